@@ -1,0 +1,1 @@
+"""Backends turn a plan into the commands of its stages; the runner runs them."""

@@ -1,0 +1,59 @@
+"""Errors a user can do something about.
+
+WizardError                what happened, why, what to do, and the exit code of the command
+├── UsageError             2: a flag, a preset or a model that cannot be what was meant
+├── ToolchainError         3: something this machine lacks
+├── NotAuthorizedError     4: the Hub refuses this user
+├── StageError             1: a stage failed
+└── Cancelled            130: the user stopped the run
+"""
+
+
+class WizardError(Exception):
+    """A failure told in plain words.
+
+    `what` says what happened, with the names and numbers at hand; `why` the usual cause, empty
+    where `what` already says it; `remedy` what to do about it, as an instruction or a command.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, why: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """The whole message, one part a line, as the headless front end prints it."""
+        return "\n".join(part for part in (self.what, self.why, self.remedy) if part)
+
+
+class UsageError(WizardError):
+    """The request itself is wrong: a flag, a preset, a model folder."""
+
+    exit_code = 2
+
+
+class ToolchainError(WizardError):
+    """Something that the chosen target needs is missing on this machine."""
+
+    exit_code = 3
+
+
+class NotAuthorizedError(WizardError):
+    """The Hub wants a token, or the token may not read this model."""
+
+    exit_code = 4
+
+
+class StageError(WizardError):
+    """A stage ran and failed."""
+
+    exit_code = 1
+
+
+class Cancelled(WizardError):
+    """The user stopped the run."""
+
+    exit_code = 130

@@ -1,0 +1,91 @@
+"""What a run says while it runs, and the JSON form of it.
+
+`--json` prints one object per event and line: {"event": "Progress", ...fields}.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+StageName = Literal["fetch", "convert_weight", "gen_config", "compile", "verify"]
+Outcome = Literal["done", "skipped", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted:
+    """The plan was accepted; `stages` are those that will be visited, in order."""
+
+    output: str
+    log: str
+    stages: tuple[StageName, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStarted:
+    """A stage begins; `command` is the exact argument vector, empty for work of the runner itself."""
+
+    stage: StageName
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Lines that the stage printed, in order, without terminal codes or line ends."""
+
+    stage: StageName
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a stage is, in its own unit; `total` is None where it cannot be known."""
+
+    stage: StageName
+    done: int
+    total: int | None
+    unit: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEnded:
+    """A stage ended; `what`, `why` and `remedy` are filled when it failed, `detail` says why it was skipped."""
+
+    stage: StageName
+    outcome: Outcome
+    seconds: float
+    exit_code: int | None = None
+    detail: str = ""
+    what: str = ""
+    why: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One fact that was verified about the written artefacts."""
+
+    name: str
+    passed: bool
+    found: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEnded:
+    """The run is over; `exit_code` is that of the headless command, `checks` what was verified."""
+
+    outcome: Outcome
+    exit_code: int
+    seconds: float
+    output: str
+    files: tuple[tuple[str, int], ...] = ()
+    checks: tuple[Check, ...] = field(default=())
+
+
+Event = RunStarted | StageStarted | Output | Progress | StageEnded | RunEnded
+
+
+def to_json(event: Event) -> str:
+    """One line of JSON for `event`."""
+    return json.dumps({"event": type(event).__name__, **dataclasses.asdict(event)}, ensure_ascii=False)

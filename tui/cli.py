@@ -1,0 +1,1 @@
+"""Argument parsing; chooses headless or the app."""
