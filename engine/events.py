@@ -50,7 +50,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class StageEnded:
-    """A stage ended; `what`, `why` and `remedy` are filled when it failed, `detail` says why it was skipped."""
+    """A stage ended; `what`, `why`, `remedy` tell a failure, `detail` why it was skipped."""
 
     stage: StageName
     outcome: Outcome

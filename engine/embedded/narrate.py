@@ -1,0 +1,64 @@
+"""What a stage says while it works: lines for people, records for the runner.
+
+Lines go to stderr. Under the runner (MLC_WIZARD_RECORDS=1) progress and errors go to stderr too, as
+JSON text sequences (RFC 7464: the record separator 0x1E, one JSON object, a line feed), so that they
+keep their place among the lines; by hand, progress is a plain line at most once a second.
+
+{"progress": {"done": int, "total": int | null, "unit": str, "detail": str}}
+{"error": {"what": str, "why": str, "remedy": str, "exit_code": int}}
+"""
+
+import json
+import os
+import sys
+import time
+
+from engine.errors import WizardError
+
+RECORDS_VARIABLE = "MLC_WIZARD_RECORDS"
+RECORD_SEPARATOR = "\x1e"
+
+_last_shown = 0.0
+
+
+def _records() -> bool:
+    return os.environ.get(RECORDS_VARIABLE) == "1"
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def say(line: str) -> None:
+    """One line of narration."""
+    _write(line)
+
+
+def progress(done: int, total: int | None, unit: str, detail: str = "") -> None:
+    """`done` of `total` `unit`s (total None where unknown); safe to call often."""
+    global _last_shown  # noqa: PLW0603  the clock of the only process-wide stream
+    now = time.monotonic()
+    finished = total is not None and done >= total
+    if not finished and now - _last_shown < (0.05 if _records() else 1.0):
+        return
+    _last_shown = now
+    if _records():
+        record = {"done": done, "total": total, "unit": unit, "detail": detail}
+        _write(RECORD_SEPARATOR + json.dumps({"progress": record}))
+    else:
+        _write(f"{done}/{total if total is not None else '?'} {unit} {detail}".rstrip())
+
+
+def failed(error: WizardError) -> None:
+    """Tell `error`: as a record under the runner, else as its message."""
+    if _records():
+        record = {
+            "what": error.what,
+            "why": error.why,
+            "remedy": error.remedy,
+            "exit_code": error.exit_code,
+        }
+        _write(RECORD_SEPARATOR + json.dumps({"error": record}))
+    else:
+        _write(str(error))
