@@ -1,0 +1,147 @@
+"""Presets: TOML files that hold an ExportPlan, where they are found, and how they are saved."""
+
+import contextlib
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+import tomli_w
+
+from engine import preset_schema
+from engine.errors import UsageError, WizardError
+from engine.plan import ExportPlan
+
+Origin = Literal["user", "shipped"]
+SUFFIX = ".toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetEntry:
+    """A preset that can be named; `error` is why it cannot be used, else empty."""
+
+    name: str
+    path: Path
+    origin: Origin
+    description: str = ""
+    error: str = ""
+
+
+def user_folder() -> Path:
+    """Where the presets are that this user saved."""
+    return platformdirs.user_config_path("mlc-wizard", appauthor=False) / "presets"
+
+
+def shipped_folder() -> Path:
+    """The presets that come with the program: inside the wheel, or beside engine/ in a checkout."""
+    packaged = Path(__file__).parent / "_presets"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "presets"
+
+
+def _folders() -> tuple[tuple[Origin, Path], ...]:
+    return (("user", user_folder()), ("shipped", shipped_folder()))
+
+
+def _named() -> Iterator[tuple[str, Path, Origin]]:
+    """Every preset that a bare name finds, first found first; a user's hides a shipped one."""
+    seen: set[str] = set()
+    for origin, folder in _folders():
+        for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
+            if path.stem not in seen:
+                seen.add(path.stem)
+                yield path.stem, path, origin
+
+
+def find(name_or_path: str) -> Path:
+    """The file that `--preset NAME` means: an existing file, then the user's presets, then the shipped.
+
+    NAME may leave out ".toml". Raises UsageError with the nearest name where there is none.
+    """
+    given = Path(name_or_path).expanduser()
+    for candidate in (given, given.with_name(given.name + SUFFIX) if given.name else given):
+        if candidate.is_file():
+            return candidate
+    names = {name: path for name, path, _ in _named()}
+    wanted = name_or_path.removesuffix(SUFFIX)
+    if wanted in names:
+        return names[wanted]
+    if given.is_dir():
+        raise UsageError(f"{name_or_path} is a folder, not a preset.", remedy="Name a .toml file.")
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
+    raise UsageError(
+        f"There is no preset {name_or_path!r}: no such file, and no preset of that name.",
+        why=f"Presets by name: {', '.join(names) or 'none'}.",
+        remedy=f"Did you mean {near[0]}?" if near else "See them all with: mlc-wizard --list-presets",
+    )
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}.",
+            remedy="Save it as UTF-8; presets are TOML files.",
+        ) from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"{path} is not valid TOML: {error}.",
+            remedy="Text needs quotes, truth is true or false, and a key may stand only once in its section.",
+        ) from None
+
+
+def load(name_or_path: str, overrides: Sequence[str] = ()) -> ExportPlan:
+    """The plan of a preset, with each `--set section.key=value` of `overrides` on top.
+
+    Raises UsageError naming file (or --set), key, what was found, what is allowed and the nearest.
+    """
+    path = find(name_or_path)
+    return preset_schema.apply(_document(path), overrides, str(path), path.parent)
+
+
+def dumps(plan: ExportPlan) -> str:
+    """`plan` as the text of a preset, every choice written out."""
+    return tomli_w.dumps(preset_schema.document_of(plan))
+
+
+def save(plan: ExportPlan, path: Path) -> None:
+    """Write `plan` to `path`, whole or not at all; the folder is made where it is missing.
+
+    Raises UsageError where the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(dumps(plan))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UsageError(
+            f"The preset cannot be saved as {path}: {error.strerror or error}.",
+            remedy="Choose another folder, or make room and check its permissions.",
+        ) from None
+
+
+def list_presets() -> list[PresetEntry]:
+    """Every preset that a name finds; one that is broken is listed with the reason."""
+    entries = []
+    for name, path, origin in _named():
+        try:
+            plan = preset_schema.apply(_document(path), (), str(path), path.parent)
+        except WizardError as error:
+            entries.append(PresetEntry(name=name, path=path, origin=origin, error=str(error)))
+        else:
+            entries.append(PresetEntry(name=name, path=path, origin=origin, description=plan.description))
+    return entries
