@@ -1,0 +1,285 @@
+"""What the logits of a model ought to be: a DecoderSpec evaluated in float32 with numpy.
+
+It shares no code with the compiler and none with the quantizer, runs over the whole sequence at once,
+and holds one layer in memory at a time. An export is checked against it on its stored weights, so a
+difference is the compiler's; the formulas are those of transformers' Llama and Gemma 3 models.
+
+    parameters = family.parameters(spec)
+    weights = stored_weights(folder, parameters, quantization)    # or SourceWeights(parameters, tensor)
+    logits(spec, weights, input_ids)                              # [n] -> float32 [n, vocab_size]
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from engine.catalog import Quantization
+from engine.embedded.spec import DecoderSpec, LayerSpec, Parameter, RopeScaling
+from engine.errors import StageError
+
+F32 = npt.NDArray[np.float32]
+_ROWS_AT_ONCE = 8192
+_CONVERT_AGAIN = "Convert the weights again."
+
+
+class Matrix(Protocol):
+    """A parameter that gives its rows as float32: all, or those an index or a slice names."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole parameter, as it was before quantization."""
+
+    def __getitem__(self, rows: Any, /) -> F32: ...
+
+
+Weights = Mapping[str, Matrix]
+"""Parameters under the names mlc_llm stores them by, quantized ones under the name of the whole matrix."""
+
+
+class _Plain:
+    """A tensor in memory of any float dtype, widened to float32 where it is read."""
+
+    def __init__(self, tensor: npt.NDArray[Any], plus_one: bool) -> None:
+        self._tensor = tensor
+        self._one = np.float32(plus_one)
+        self.shape: tuple[int, ...] = tensor.shape
+
+    def __getitem__(self, rows: Any, /) -> F32:
+        return np.asarray(self._tensor[rows], np.float32) + self._one
+
+
+class _Stored:
+    """One tensor of a shard; the file is open only while rows are read, so it can be replaced."""
+
+    def __init__(self, path: Path, record: Mapping[str, Any]) -> None:
+        as_bf16 = record["dtype"] == "float32" and record.get("format") == "f32-to-bf16"
+        self._dtype = np.dtype(ml_dtypes.bfloat16 if as_bf16 else record["dtype"])
+        self._path, self._offset = path, record["byteOffset"]
+        self.shape: tuple[int, ...] = tuple(record["shape"])
+        needed = math.prod(self.shape) * self._dtype.itemsize
+        if needed != record["nbytes"]:
+            raise StageError(
+                f"{record['name']} has {record['nbytes']} bytes, but its shape needs {needed}.",
+                remedy=_CONVERT_AGAIN,
+            )
+        end = self._offset + needed
+        if not path.is_file() or path.stat().st_size < end:
+            raise StageError(
+                f"{path} is missing, or shorter than the {end} bytes that {record['name']} needs.",
+                remedy=_CONVERT_AGAIN,
+            )
+
+    def read(self, rows: Any) -> npt.NDArray[Any]:
+        return np.array(np.memmap(self._path, self._dtype, "r", self._offset, self.shape)[rows])
+
+    def __getitem__(self, rows: Any, /) -> F32:
+        return self.read(rows).astype(np.float32)
+
+
+class _Grouped:
+    """Group-quantized rows: integers packed lowest first into uint32 words, one scale a group.
+
+    weight = (integer - max_int) * scale, as mlc_llm's group quantization stores it along in_features.
+    """
+
+    def __init__(self, words: _Stored, scale: _Stored, columns: int, quantization: Quantization) -> None:
+        assert quantization.bits is not None
+        self._words, self._scale = words, scale
+        self._group, self._max_int = quantization.group_size, quantization.max_int
+        self._mask = np.uint32((1 << quantization.bits) - 1)
+        self._shifts = np.arange(quantization.elements_per_word, dtype=np.uint32) * np.uint32(
+            quantization.bits
+        )
+        self.shape: tuple[int, ...] = (words.shape[0], columns)
+
+    def __getitem__(self, rows: Any, /) -> F32:
+        words, scale = self._words.read(rows), self._scale[rows]
+        integers = ((words[..., None] >> self._shifts) & self._mask).reshape(*words.shape[:-1], -1)
+        columns = self.shape[1]
+        centred: F32 = integers[..., :columns].astype(np.float32) - np.float32(self._max_int)
+        spread: F32 = np.repeat(scale, self._group, axis=-1)[..., :columns]
+        centred *= spread
+        return centred
+
+
+def stored_weights(folder: Path, parameters: Sequence[Parameter], quantization: Quantization) -> Weights:
+    """The weights of an export, read from its shards row by row as they are asked for.
+
+    `parameters` are those of the family, in their shapes before quantization. Raises StageError for
+    a record that its shard or its shape contradicts, and for a parameter that is not there.
+    """
+    try:
+        cache = json.loads((folder / "tensor-cache.json").read_text(encoding="utf-8"))
+        records = [(shard["dataPath"], record) for shard in cache["records"] for record in shard["records"]]
+        found = {record["name"]: _Stored(folder / shard, record) for shard, record in records}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(
+            f"{folder / 'tensor-cache.json'} cannot be read.", why=repr(error), remedy=_CONVERT_AGAIN
+        ) from error
+    weights: dict[str, Matrix] = {}
+    for parameter in parameters:
+        base = parameter.name.removesuffix(".weight")
+        words, scale = found.get(f"{base}.q_weight"), found.get(f"{base}.q_scale")
+        if parameter.name in found:
+            weight: Matrix = found[parameter.name]
+        elif words and scale and quantization.bits:
+            weight = _Grouped(words, scale, parameter.shape[1], quantization)
+        else:
+            raise StageError(
+                f"{folder / 'tensor-cache.json'} has no parameter {parameter.name}.", remedy=_CONVERT_AGAIN
+            )
+        if weight.shape != parameter.shape:
+            raise StageError(
+                f"{parameter.name} is stored with shape {weight.shape}, not {parameter.shape}.",
+                remedy=_CONVERT_AGAIN,
+            )
+        weights[parameter.name] = weight
+    return weights
+
+
+class SourceWeights(Mapping[str, Matrix]):
+    """The weights of a Hugging Face model, joined as they are read: `tensor(name)` gives one tensor.
+
+    Norms of a `plus_one` family are 1 + w in float32, which is what transformers computes.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], tensor: Callable[[str], npt.NDArray[Any]]) -> None:
+        self._parameters = {parameter.name: parameter for parameter in parameters}
+        self._tensor = tensor
+
+    def __getitem__(self, name: str) -> Matrix:
+        parameter = self._parameters[name]
+        parts = [self._tensor(source) for source in parameter.sources]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return _Plain(joined, parameter.plus_one)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+
+def rope_frequencies(head_dim: int, layer: LayerSpec) -> npt.NDArray[np.float64]:
+    """Radians per position of each of the head_dim / 2 rotated pairs."""
+    frequencies = layer.rope_theta ** -(np.arange(0, head_dim, 2) / head_dim)
+    return frequencies if layer.rope_scaling is None else _scaled(frequencies, layer.rope_scaling)
+
+
+def _scaled(frequencies: npt.NDArray[np.float64], scaling: RopeScaling) -> npt.NDArray[np.float64]:
+    """As `_compute_linear_scaling_rope_parameters` and `_compute_llama3_parameters` of transformers."""
+    slow = frequencies / scaling.factor
+    if scaling.rope_type == "linear":
+        return slow
+    # Llama 3.1: wavelengths beyond the trained context are stretched, short ones kept, blended between.
+    turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
+    span = scaling.high_freq_factor - scaling.low_freq_factor
+    kept = np.clip((turns - scaling.low_freq_factor) / span, 0.0, 1.0)
+    return kept * frequencies + (1.0 - kept) * slow
+
+
+def _rope(x: F32, frequencies: npt.NDArray[np.float64]) -> F32:
+    """Rotate [n, heads, head_dim]: element i with element i + head_dim / 2, at positions 0..n-1."""
+    angles = np.arange(x.shape[0])[:, None, None] * frequencies
+    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    low, high = np.split(x, 2, axis=-1)
+    return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
+
+
+def _rms_norm(x: F32, weight: F32, epsilon: float) -> F32:
+    mean = np.mean(np.square(x), axis=-1, keepdims=True)
+    return np.asarray(x / np.sqrt(mean + np.float32(epsilon)) * weight, np.float32)
+
+
+def _activation(spec: DecoderSpec, x: F32) -> F32:
+    if spec.activation == "silu":
+        # exp overflows to inf for large -x, and x / inf is the right 0.
+        with np.errstate(over="ignore"):
+            return np.asarray(x / (1 + np.exp(-x)), np.float32)
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+    return np.asarray(0.5 * x * (1 + np.tanh(inner)), np.float32)
+
+
+def _attention(spec: DecoderSpec, layer: LayerSpec, q: F32, k: F32, v: F32) -> F32:
+    """Causal attention of [n, heads, head_dim] queries, in blocks of rows; returns [n, heads * head_dim]."""
+    n, heads, d = q.shape
+    groups = heads // spec.num_key_value_heads
+    grouped = q.reshape(n, spec.num_key_value_heads, groups, d)
+    out = np.empty((n, spec.num_key_value_heads, groups, d), np.float32)
+    for begin in range(0, n, 256):
+        end = min(begin + 256, n)
+        first = 0 if layer.window is None else max(0, begin - layer.window + 1)
+        distance = np.arange(begin, end)[:, None] - np.arange(first, end)[None, :]
+        hidden = distance < 0
+        if layer.window is not None:
+            hidden |= distance >= layer.window
+        scores = np.einsum("qhgd,khd->hgqk", grouped[begin:end], k[first:end], optimize=True)
+        scores = np.where(hidden, np.float32(-np.inf), scores * np.float32(spec.attention_scale))
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        scores /= scores.sum(-1, keepdims=True)
+        out[begin:end] = np.einsum("hgqk,khd->qhgd", scores, v[first:end], optimize=True)
+    return out.reshape(n, heads * d)
+
+
+def _layer(spec: DecoderSpec, weights: Weights, index: int, x: F32) -> F32:
+    """One decoder layer over the hidden states [n, hidden_size]."""
+    layer, name = spec.layers[index], f"{spec.prefix}layers.{index}."
+    n, d = x.shape[0], spec.head_dim
+    q_size, kv_size = spec.num_attention_heads * d, spec.num_key_value_heads * d
+
+    def norm(which: str, value: F32) -> F32:
+        return _rms_norm(value, weights[f"{name}{which}.weight"][:], spec.rms_norm_eps)
+
+    def linear(which: str, value: F32) -> F32:
+        return value @ weights[f"{name}{which}.weight"][:].T
+
+    h = norm("input_layernorm", x)
+    if spec.fused_qkv:
+        q, k, v = np.split(linear("self_attn.qkv_proj", h), [q_size, q_size + kv_size], axis=-1)
+    else:
+        q, k, v = (linear(f"self_attn.{p}_proj", h) for p in "qkv")
+    q, k, v = (part.reshape(n, -1, d) for part in (q, k, v))
+    if spec.qk_norm:
+        q, k = norm("self_attn.q_norm", q), norm("self_attn.k_norm", k)
+    frequencies = rope_frequencies(d, layer)
+    h = _attention(spec, layer, _rope(q, frequencies), _rope(k, frequencies), v)
+    h = linear("self_attn.o_proj", h)
+    if spec.sandwich_norms:
+        x = x + norm("post_attention_layernorm", h)
+        h = norm("pre_feedforward_layernorm", x)
+    else:
+        x = x + h
+        h = norm("post_attention_layernorm", x)
+    gate, up = np.split(linear("mlp.gate_up_proj", h), 2, axis=-1)
+    h = linear("mlp.down_proj", _activation(spec, gate) * up)
+    return x + (norm("post_feedforward_layernorm", h) if spec.sandwich_norms else h)
+
+
+def logits(
+    spec: DecoderSpec, weights: Weights, input_ids: npt.NDArray[np.integer[Any]], *, last_only: bool = False
+) -> F32:
+    """Logits float32 [n, vocab_size] of `input_ids` [n] at positions 0..n-1; [1, V] if `last_only`."""
+    embedding = weights[f"{spec.prefix}embed_tokens.weight"]
+    x = embedding[np.asarray(input_ids)] * np.float32(spec.embedding_scale)
+    for index in range(len(spec.layers)):
+        x = _layer(spec, weights, index, x)
+    if last_only:
+        x = x[-1:]
+    x = _rms_norm(x, weights[f"{spec.prefix}norm.weight"][:], spec.rms_norm_eps)
+    head = (
+        embedding
+        if spec.tie_word_embeddings
+        else weights[f"{spec.prefix.removesuffix('model.')}lm_head.weight"]
+    )
+    out = np.empty((x.shape[0], spec.vocab_size), np.float32)
+    # A vocabulary of 262144 rows would be a gigabyte at once.
+    for begin in range(0, spec.vocab_size, _ROWS_AT_ONCE):
+        rows = slice(begin, min(begin + _ROWS_AT_ONCE, spec.vocab_size))
+        out[:, rows] = x @ head[rows].T
+    return out
