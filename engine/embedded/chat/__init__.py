@@ -1,0 +1,1 @@
+"""From a model's own chat template to MLC's conversation template, with proof of how exact it is."""

@@ -1,0 +1,99 @@
+"""Which conversation template an export gets, and what is to be said about it."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from engine.embedded.chat.check import KEPT_CACHE, Case, Reference, trimmed_roles
+from engine.embedded.chat.conversation import Conversation
+from engine.embedded.chat.derive import derive, outline
+from engine.embedded.chat.folder import ModelFolder
+from engine.embedded.chat.named import AUTO, NAMED, NONE, named_template
+from engine.embedded.chat.render import FROZEN_DATE, ChatTemplate, TemplateFailure
+from engine.embedded.chat.tokens import bos_token, completion_prefix, stops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A conversation template, with what is known about it.
+
+    `cases` compare it with the model's own chat template, empty where there is none to compare
+    with. `trimmed_roles` are those whose content the model's template strips and WebLLM keeps.
+    """
+
+    conversation: Conversation
+    cases: tuple[Case, ...]
+    trimmed_roles: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def choose_conversation(folder: ModelFolder, name: str = AUTO) -> Choice:
+    """The template called `name`: "auto" from the model's chat template, "none" for plain text, or mlc_llm's.
+
+    Raises UsageError for a name that is none of them and for a folder without a usable tokenizer.
+    """
+    if name not in (AUTO, NONE):
+        named_template(name)
+    template, warnings = (None, []) if name == NONE else _template(folder)
+    after_reply, cases, extra = "", (), ()  # type: str, tuple[Case, ...], tuple[str, ...]
+    bos = bos_token(folder)
+    if name in NAMED:
+        known = NAMED[name]
+        conversation, extra = known.conversation(name, bos[1] if bos else None), known.stops
+        if known.bos and not bos:
+            warnings.append(f"template {name} begins with a BOS token, which this tokenizer does not have")
+        if template:
+            after_reply = outline(template).after_reply
+            cases = Reference(template, folder.tokenizer).compare(conversation)
+    elif template:
+        conversation, cases, found = derive(
+            template, folder.tokenizer, bos=bos, added_tokens=folder.added_tokens
+        )
+        after_reply = found.after_reply
+        if found.system is None:
+            warnings.append(
+                "the model's chat template has no system role: a system message goes to the head of the "
+                "first user turn"
+            )
+    else:
+        conversation = Conversation(name="LM", system_prefix_token_ids=completion_prefix(folder) or None)
+    trimmed = trimmed_roles(template) if template else ()
+    if template and template.wrote_date:
+        warnings.append(
+            f"the model's chat template writes today's date; the export always says {FROZEN_DATE:%d %B %Y}"
+        )
+    warnings += _told(cases)
+    ends = stops(folder, after_reply, extra)
+    conversation = dataclasses.replace(
+        conversation,
+        stop_str=tuple(dict.fromkeys((*conversation.stop_str, *ends.strings))),
+        stop_token_ids=ends.ids,
+    )
+    return Choice(
+        conversation=conversation,
+        cases=cases,
+        trimmed_roles=trimmed,
+        warnings=(*warnings, *ends.warnings),
+    )
+
+
+def _template(folder: ModelFolder) -> tuple[ChatTemplate | None, list[str]]:
+    """The model's chat template if it has one that renders, and what to say if not."""
+    plain = "prompts will be plain text, without turns; --conv-template NAME sets a known template"
+    source = folder.chat_template
+    if source is None:
+        return None, [f"the model has no chat template: {plain}"]
+    try:
+        template = ChatTemplate(source, folder.special_tokens)
+        outline(template)
+    except TemplateFailure as failure:
+        return None, [f"the model's chat template cannot be used ({failure}): {plain}"]
+    return template, []
+
+
+def _told(cases: tuple[Case, ...]) -> list[str]:
+    """One line for each case that differs though the model's template has it."""
+    return [
+        f"{case.name}: {case.difference}"
+        for case in cases
+        if case.supported and not case.exact and case.name != KEPT_CACHE
+    ]

@@ -1,0 +1,321 @@
+"""gen_config: mlc-chat-config.json and the tokenizer files of an export.
+
+Fields and their sources are those of mlc_llm's `interface/gen_config.py`; the conversation template
+comes from the model's own chat template (engine/embedded/chat). The compile stage reads nothing but
+the file written here: `model_config` holds all that a DecoderSpec needs.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.catalog import QUANTIZATIONS
+from engine.embedded import narrate
+from engine.embedded.chat.check import KEPT_CACHE, Case
+from engine.embedded.chat.choose import Choice, choose_conversation
+from engine.embedded.chat.folder import ModelFolder
+from engine.embedded.chat.named import AUTO
+from engine.embedded.chat.tokenizer_info import tokenizer_info
+from engine.embedded.chat.tokens import bos_token
+from engine.embedded.families.registry import FAMILIES, family_of
+from engine.errors import StageError, UsageError
+from engine.model.config import normalise
+
+CONFIG_NAME = "mlc-chat-config.json"
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+)
+"""What mlc_llm copies, in its order."""
+
+DEFAULT_CONTEXT = 4096
+"""Tokens of context where none is asked for: WebLLM allocates the whole KV cache at load, and 4096
+is what nearly all of its prebuilt models use; a model with less gets its own maximum."""
+DEFAULT_PREFILL = 1024
+"""Tokens of a prefill chunk where none is asked for, as in WebLLM's prebuilt models: temporary
+buffers grow with it, and 1024 keeps them within WebGPU's limits."""
+
+_SAMPLING: dict[str, tuple[float, Callable[[float], bool]]] = {
+    "temperature": (1.0, lambda value: value >= 0),
+    "presence_penalty": (0.0, lambda value: -2 <= value <= 2),
+    "frequency_penalty": (0.0, lambda value: -2 <= value <= 2),
+    "repetition_penalty": (1.0, lambda value: value > 0),
+    "top_p": (1.0, lambda value: 0 < value <= 1),
+}
+"""Sampling defaults: mlc_llm's value where the model states none, and what WebLLM accepts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes as the command line asks for them, in tokens; None where the model or a default decides."""
+
+    context_window_size: int | None = None
+    sliding_window_size: int | None = None
+    prefill_chunk_size: int | None = None
+    attention_sink_size: int | None = None
+    tensor_parallel_shards: int | None = None
+    pipeline_parallel_stages: int | None = None
+    disaggregation: bool | None = None
+    max_batch_size: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """What was written: the config's path and content, and what is to be known about it.
+
+    `cases` say for which chats the conversation template gives exactly the model's own prompt;
+    empty for a model without a chat template. `files` are all files written, by name.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    files: tuple[str, ...]
+    cases: tuple[Case, ...]
+    trimmed_roles: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `mlc_llm gen_config`."""
+    parser.add_argument("config", type=Path, help="folder of the Hugging Face model, or its config.json")
+    parser.add_argument("--quantization", required=True, help=f"one of {', '.join(QUANTIZATIONS)}")
+    parser.add_argument("--model-type", default="auto", help="auto, or one of " + ", ".join(FAMILIES))
+    parser.add_argument(
+        "--conv-template",
+        default=AUTO,
+        help="auto: from the model's own chat template; none: plain text; or a template of mlc_llm by name",
+    )
+    for name, text in (
+        (
+            "context-window-size",
+            f"tokens of context (default: the model's maximum, at most {DEFAULT_CONTEXT})",
+        ),
+        ("sliding-window-size", "only -1: windows belong to layers and come from config.json"),
+        ("prefill-chunk-size", f"tokens of a prefill chunk (default: at most {DEFAULT_PREFILL})"),
+        ("attention-sink-size", "only -1 or 0: sinks belong to a sliding window"),
+        ("tensor-parallel-shards", "only 1"),
+        ("pipeline-parallel-stages", "only 1"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=None, help=text)
+    parser.add_argument("--disaggregation", type=_boolean, default=None, help="only false")
+    parser.add_argument("--max-batch-size", type=int, default=1, help="sequences at a time (default: 1)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the export")
+
+
+def run(arguments: argparse.Namespace) -> Generated:
+    """Run the stage for parsed `arguments` and narrate what was found."""
+    sizes = Sizes(**{name: getattr(arguments, name) for name in Sizes.__dataclass_fields__})
+    generated = generate(
+        arguments.config,
+        arguments.output,
+        quantization=arguments.quantization,
+        conv_template=arguments.conv_template,
+        model_type=arguments.model_type,
+        sizes=sizes,
+    )
+    template = generated.config["conv_template"]["name"]
+    narrate.say(f"Conversation template {template}: {_exactness(generated)}")
+    for warning in generated.warnings:
+        narrate.say(f"warning: {warning}")
+    for case in generated.cases:
+        if case.name == KEPT_CACHE and case.supported and not case.exact:
+            narrate.say(f"note: {case.name}: {case.difference}; a reloaded chat has it")
+    narrate.say(f"Wrote {generated.path}")
+    return generated
+
+
+def generate(
+    source: Path,
+    output: Path,
+    *,
+    quantization: str,
+    conv_template: str = AUTO,
+    model_type: str = "auto",
+    sizes: Sizes | None = None,
+) -> Generated:
+    """Write mlc-chat-config.json and the tokenizer files of the model in `source` to `output`.
+
+    Raises UsageError for a request or a model folder that cannot be served, StageError when the
+    files cannot be written. Nothing is written before all of it is known to be right.
+    """
+    sizes = sizes or Sizes()
+    if quantization not in QUANTIZATIONS:
+        raise UsageError(
+            f"Unknown quantization {quantization!r}.",
+            remedy=f"Choose one of {', '.join(QUANTIZATIONS)}.",
+        )
+    folder = ModelFolder(source.parent if source.name == "config.json" and source.is_file() else source)
+    hf_config = normalise(folder.config)
+    family = family_of(hf_config, model_type)
+    try:
+        model = family.model_config(hf_config)
+        family.spec(model)
+    except (KeyError, TypeError) as error:
+        raise UsageError(
+            f"{folder.path / 'config.json'} does not describe a {family.model_type} model: {error}",
+            why="A field that every such model has is missing or of the wrong kind.",
+            remedy="Download config.json again, or name another --model-type.",
+        ) from error
+    warnings = _apply_sizes(model, sizes)
+    choice = choose_conversation(folder, conv_template)
+    active = folder.tokenizer.get_vocab_size(with_added_tokens=True)
+    if active > model["vocab_size"]:
+        warnings.append(
+            f"the tokenizer has {active} tokens, the model only {model['vocab_size']}: "
+            "the ids above have no weights"
+        )
+    names = tuple(name for name in TOKENIZER_FILES if (folder.path / name).is_file())
+    config: dict[str, Any] = {
+        "version": "0.1.0",
+        "model_type": family.model_type,
+        "quantization": quantization,
+        "model_config": model,
+        "vocab_size": model["vocab_size"],
+        "context_window_size": model["context_window_size"],
+        "sliding_window_size": -1,
+        "prefill_chunk_size": model["prefill_chunk_size"],
+        "attention_sink_size": -1,
+        "tensor_parallel_shards": 1,
+        "pipeline_parallel_stages": 1,
+        "active_vocab_size": active,
+        **_sampling(folder, warnings),
+        "tokenizer_files": list(names),
+        "tokenizer_info": tokenizer_info(folder.tokenizer_json),
+        "conv_template": choice.conversation.to_json(),
+        **_token_ids(folder, choice),
+        "model_task": "chat",
+        "embedding_metadata": None,
+    }
+    files = {name: (folder.path / name).read_bytes() for name in names}
+    files[CONFIG_NAME] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    _write(output, files)
+    return Generated(
+        path=output / CONFIG_NAME,
+        config=config,
+        files=tuple(files),
+        cases=choice.cases,
+        trimmed_roles=choice.trimmed_roles,
+        warnings=(*warnings, *choice.warnings),
+    )
+
+
+def _apply_sizes(model: dict[str, Any], sizes: Sizes) -> list[str]:
+    """Put the sizes asked for into `model`, in place; returns warnings."""
+    one_device = "The embedded compiler builds for one device."
+    for flag, value, allowed, why in (
+        ("sliding-window-size", sizes.sliding_window_size, (-1,), "Windows are of layers, in config.json."),
+        ("attention-sink-size", sizes.attention_sink_size, (-1, 0), "Sinks belong to a rolling window."),
+        ("tensor-parallel-shards", sizes.tensor_parallel_shards, (1,), one_device),
+        ("pipeline-parallel-stages", sizes.pipeline_parallel_stages, (1,), one_device),
+        ("disaggregation", sizes.disaggregation, (False,), "It is for servers of several GPUs."),
+    ):
+        if value is not None and value not in allowed:
+            raise UsageError(
+                f"--{flag} {value} is not possible here.",
+                why=why,
+                remedy=f"Leave --{flag} out, or use the mlc_llm backend.",
+            )
+    maximum = int(model["context_window_size"])
+    context = (
+        min(maximum, DEFAULT_CONTEXT) if sizes.context_window_size is None else sizes.context_window_size
+    )
+    prefill = min(context, DEFAULT_PREFILL) if sizes.prefill_chunk_size is None else sizes.prefill_chunk_size
+    for flag, value in (
+        ("context-window-size", context),
+        ("prefill-chunk-size", prefill),
+        ("max-batch-size", sizes.max_batch_size),
+    ):
+        if value < 1:
+            raise UsageError(f"--{flag} is {value}.", remedy=f"Give --{flag} a number above 0.")
+    if prefill > context:
+        raise UsageError(
+            f"--prefill-chunk-size {prefill} is above --context-window-size {context}.",
+            why="A chunk can never be longer than all the text the model may see.",
+            remedy=f"Give --prefill-chunk-size {context} or less.",
+        )
+    model["context_window_size"], model["prefill_chunk_size"] = context, prefill
+    model["max_batch_size"] = sizes.max_batch_size
+    if context > maximum:
+        return [
+            f"context {context} is above the {maximum} tokens this model was made for: "
+            "expect nonsense beyond them"
+        ]
+    return []
+
+
+def _stated(folder: ModelFolder, key: str) -> Any:
+    """What generation_config.json says of `key`, else config.json."""
+    found = folder.generation_config.get(key)
+    return folder.config.get(key) if found is None else found
+
+
+def _sampling(folder: ModelFolder, warnings: list[str]) -> dict[str, float]:
+    out = {}
+    for key, (default, valid) in _SAMPLING.items():
+        value = _stated(folder, key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and valid(value)):
+            warnings.append(
+                f"generation_config.json says {key} = {value!r}, which cannot be: {default} instead"
+            )
+            value = None
+        out[key] = default if value is None else value
+    return out
+
+
+def _token_ids(folder: ModelFolder, choice: Choice) -> Mapping[str, Any]:
+    """The ids mlc_llm keeps for the record, as the files state them; the tokenizer's where none does."""
+    pad, bos, eos = (_stated(folder, f"{name}_token_id") for name in ("pad", "bos", "eos"))
+    own = bos_token(folder)
+    stops = list(choice.conversation.stop_token_ids)
+    return {
+        "pad_token_id": 0 if pad is None else pad,
+        "bos_token_id": (own[1] if own else None) if bos is None else bos,
+        "eos_token_id": (stops or None) if eos is None else eos,
+    }
+
+
+def _exactness(generated: Generated) -> str:
+    if not generated.cases:
+        return "not compared with a chat template of the model"
+    supported = [case for case in generated.cases if case.supported and case.name != KEPT_CACHE]
+    exact = [case.name for case in supported if case.exact]
+    told = f"the model's own prompt in {len(exact)} of {len(supported)} cases"
+    if generated.trimmed_roles:
+        told += (
+            f" (its template trims what {', '.join(generated.trimmed_roles)} say; WebLLM sends it as it is)"
+        )
+    return told
+
+
+def _write(output: Path, files: Mapping[str, bytes]) -> None:
+    """Write `files` into `output`, each whole or not at all, the config last."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            temporary = output / f".{name}.{os.getpid()}"
+            try:
+                temporary.write_bytes(content)
+                temporary.replace(output / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StageError(
+            f"Cannot write to {output}: {error.strerror or error}",
+            remedy="Choose another output folder, or make room and allow writing there.",
+        ) from error
+
+
+def _boolean(text: str) -> bool:
+    try:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false") from None
