@@ -5,7 +5,7 @@ The names and their arithmetic are those of MLC LLM (`mlc_llm/quantization/quant
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 ModelDtype = Literal["float16", "bfloat16", "float32"]
 
@@ -70,6 +70,18 @@ QUANTIZATIONS: dict[str, Quantization] = {
         ),
     )
 }
+
+
+def sibling(quantization: Quantization, **changes: Any) -> Quantization | None:
+    """The quantization that differs from `quantization` in `bits` or `model_dtype` only, if there is one."""
+    wanted = {"bits": quantization.bits, "model_dtype": quantization.model_dtype} | changes
+    for other in QUANTIZATIONS.values():
+        same_layout = (
+            other.bits is None or quantization.bits is None or other.name[-1] == quantization.name[-1]
+        )
+        if (other.bits, other.model_dtype) == (wanted["bits"], wanted["model_dtype"]) and same_layout:
+            return other
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """The one frozen description of a job; both front ends build it and the runner runs it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+
+from engine.errors import UsageError
 
 BackendName = Literal["auto", "embedded", "mlc_llm", "docker"]
 
@@ -39,3 +41,53 @@ class ExportPlan:
     output: Path = field(default_factory=lambda: Path("dist"))
     backend: BackendName = "auto"
     description: str = ""
+
+
+MOBILE = ("iphone", "android")
+_CONTEXT, _PREFILL = 4096, 1024
+_MOBILE_CONTEXT, _MOBILE_PREFILL = 2048, 128
+
+
+def with_defaults(plan: ExportPlan, max_context: int | None) -> ExportPlan:
+    """`plan` with context and prefill chunk filled in where it leaves them open, nothing checked.
+
+    4096 and 1024 tokens, which WebLLM's own models have; 2048 and 128 on phones, as in MLC's apps.
+    Neither goes above `max_context`, the model's own maximum. A rolling window
+    (`sliding_window_size`) stands in for the context, which is then -1.
+    """
+    mobile = plan.device in MOBILE
+    rolling = plan.sliding_window_size or -1
+    context = plan.context_window_size
+    if context is None:
+        default = _MOBILE_CONTEXT if mobile else _CONTEXT
+        context = -1 if rolling > 0 else min(default, max_context or default)
+    prefill = plan.prefill_chunk_size
+    if prefill is None:
+        reach = [size for size in (context, rolling) if size > 0]
+        prefill = min(_MOBILE_PREFILL if mobile else _PREFILL, *reach)
+    return replace(plan, context_window_size=context, prefill_chunk_size=prefill)
+
+
+def resolve(plan: ExportPlan, max_context: int | None) -> ExportPlan:
+    """`plan` as it will be run: `with_defaults`, and sizes that can work together.
+
+    Raises UsageError for a prefill chunk below 1 or above the context. A context above the model's
+    maximum is allowed; advice speaks of it.
+    """
+    plan = with_defaults(plan, max_context)
+    context, prefill = plan.context_window_size, plan.prefill_chunk_size
+    assert context is not None
+    assert prefill is not None
+    if context < 1 and (plan.sliding_window_size or -1) < 1:
+        raise UsageError(
+            f"context.context_window_size = {context} leaves the model no context.",
+            remedy="Give a number of tokens, or leave the key out for the default.",
+        )
+    limit = max(context, plan.sliding_window_size or -1)
+    if not 1 <= prefill <= limit:
+        raise UsageError(
+            f"context.prefill_chunk_size = {prefill} does not fit a context of {limit} tokens.",
+            why="A chunk of the prompt can never be longer than the whole context.",
+            remedy=f"Choose a prefill_chunk_size from 1 to {limit}.",
+        )
+    return plan

@@ -1,0 +1,165 @@
+"""How large an export will be: arithmetic on shapes, nothing measured and nothing guessed.
+
+For the models of WebLLM's own table these formulas give `vram_required_MB` to 0.02 MiB, the
+temporary buffers excepted, for which they give a lower bound.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from engine.catalog import QUANTIZATIONS, Quantization
+from engine.embedded.families.base import decoder_parameters
+from engine.embedded.spec import DecoderSpec, Parameter
+from engine.embedded.stored import StoredTensor, all_stored_tensors
+from engine.model.facts import ModelFacts
+from engine.plan import ExportPlan, with_defaults
+
+MIB = 1 << 20
+PORTABLE_BINDING_BYTES = 128 * MIB
+"""maxStorageBufferBindingSize that every WebGPU device offers."""
+PORTABLE_BUFFER_BYTES = 256 * MIB
+"""maxBufferSize that every WebGPU device offers."""
+WEBLLM_BUFFER_BYTES = 1024 * MIB
+"""The most that WebLLM requests of a device for either; a larger buffer can never be made."""
+
+_ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "uint32": 4}
+_SHARD_BYTES = 32 * MIB
+_PAGE = 16  # tokens a page of the KV cache
+# The memory that convert_weight promises to stay within: this much of the largest source tensor,
+# and the interpreter with numpy.
+_CONVERT_FACTOR, _CONVERT_BASE = 2.5, 250 * 10**6
+# Model library, configuration and log; the library is 5 MB for a small model.
+_OTHER_FILES_BYTES = 16 * MIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Sizes in bytes. `temporary_bytes`, and so `vram_bytes`, are lower bounds.
+
+    `weight_bytes` is in memory; `disk_bytes` on disk, where float32 is stored as bfloat16, and so
+    what a browser downloads. `largest_buffer_name` is a stored tensor, or says what it is.
+    """
+
+    parameter_count: int
+    weight_bytes: int
+    disk_bytes: int
+    shards: int
+    kv_cache_bytes: int
+    temporary_bytes: int
+    largest_buffer_bytes: int
+    largest_buffer_name: str
+    convert_ram_bytes: int
+    disk_needed_bytes: int
+
+    @property
+    def vram_bytes(self) -> int:
+        """Weights, KV cache and temporary buffers together."""
+        return self.weight_bytes + self.kv_cache_bytes + self.temporary_bytes
+
+    @property
+    def bits_per_parameter(self) -> float:
+        """Bits of memory a parameter."""
+        return 8 * self.weight_bytes / self.parameter_count
+
+
+def estimate(model: DecoderSpec | ModelFacts, plan: ExportPlan) -> Estimate:
+    """What `plan` will make of `model`, its open sizes filled in by default.
+
+    A DecoderSpec alone is taken to come from 16 bit weights and to have no tokenizer.
+    Raises UsageError where the embedded compiler does not know the model.
+    """
+    quantization = QUANTIZATIONS[plan.quantization]
+    if isinstance(model, ModelFacts):
+        spec, parameters = model.decoder(), model.parameters
+        plan = with_defaults(plan, model.max_context)
+        largest_source, tokenizer = model.largest_tensor_bytes, model.tokenizer_bytes
+        order = {name: i for i, name in enumerate(model.tensors)}
+        parameters = tuple(sorted(parameters, key=lambda p: max(order[s] for s in p.sources)))
+    else:
+        spec, parameters = model, decoder_parameters(model)
+        plan = with_defaults(plan, None)
+        largest_source, tokenizer = 2 * max(prod(p.shape) for p in parameters), 0
+    stored = all_stored_tensors(parameters, quantization)
+    kv_layer = kv_cache_bytes(spec, quantization, plan) // len(spec.layers)
+    name, largest = max(
+        [
+            *((t.name, memory_bytes(t)) for t in stored),
+            ("the KV cache of one layer", kv_layer),
+            ("the gate and up projections of one prefill chunk", _gate_up_bytes(spec, quantization, plan)),
+        ],
+        key=lambda item: item[1],
+    )
+    on_disk = sum(disk_bytes(t) for t in stored)
+    return Estimate(
+        parameter_count=parameter_count(parameters),
+        weight_bytes=sum(memory_bytes(t) for t in stored),
+        disk_bytes=on_disk,
+        shards=shard_count(disk_bytes(t) for t in stored),
+        kv_cache_bytes=kv_layer * len(spec.layers),
+        temporary_bytes=temporary_bytes(spec, quantization, plan),
+        largest_buffer_bytes=largest,
+        largest_buffer_name=name,
+        convert_ram_bytes=int(_CONVERT_FACTOR * largest_source) + _CONVERT_BASE,
+        disk_needed_bytes=on_disk + tokenizer + _OTHER_FILES_BYTES,
+    )
+
+
+def parameter_count(parameters: Iterable[Parameter]) -> int:
+    """The number of elements of `parameters`."""
+    return sum(prod(p.shape) for p in parameters)
+
+
+def memory_bytes(tensor: StoredTensor) -> int:
+    """The bytes of `tensor` once loaded."""
+    return prod(tensor.shape) * _ITEMSIZE[tensor.dtype]
+
+
+def disk_bytes(tensor: StoredTensor) -> int:
+    """The bytes of `tensor` in its shard: float32 is stored as bfloat16."""
+    return prod(tensor.shape) * (2 if tensor.dtype == "float32" else _ITEMSIZE[tensor.dtype])
+
+
+def shard_count(sizes: Iterable[int]) -> int:
+    """How many files tensors of `sizes` bytes fill, packed in this order as TVM's shard writer does.
+
+    A shard is closed before the tensor that would bring it to 32 MiB; a tensor of half that or more
+    which does not fit gets a shard of its own, and the open one goes on.
+    """
+    shards = pending = 0
+    for size in sizes:
+        if pending + size >= _SHARD_BYTES:
+            if 2 * size >= _SHARD_BYTES:
+                shards += 1
+                continue
+            shards += pending > 0
+            pending = 0
+        pending += size
+    return shards + (pending > 0)
+
+
+def kv_cache_bytes(spec: DecoderSpec, quantization: Quantization, plan: ExportPlan) -> int:
+    """Keys and values of every layer for the whole context, in pages of 16 tokens, each sequence.
+
+    2 * layers * key/value heads * head_dim * bytes an element * tokens.
+    """
+    tokens = max(plan.context_window_size or 0, plan.sliding_window_size or 0, 0)
+    pages = -(-tokens // _PAGE)
+    row = 2 * spec.num_key_value_heads * spec.head_dim * _ITEMSIZE[quantization.model_dtype]
+    return len(spec.layers) * row * pages * _PAGE * plan.max_batch_size
+
+
+def temporary_bytes(spec: DecoderSpec, quantization: Quantization, plan: ExportPlan) -> int:
+    """A lower bound of the activations of one prefill chunk.
+
+    chunk * bytes an element * (3 * intermediate + 2 * hidden + (heads + 2 * key/value heads) *
+    head_dim): exact for SmolLM2 in WebLLM's table, up to 1.5 times less than others take.
+    """
+    heads = spec.num_attention_heads + 2 * spec.num_key_value_heads
+    width = 3 * spec.intermediate_size + 2 * spec.hidden_size + heads * spec.head_dim
+    return (plan.prefill_chunk_size or 0) * _ITEMSIZE[quantization.model_dtype] * width
+
+
+def _gate_up_bytes(spec: DecoderSpec, quantization: Quantization, plan: ExportPlan) -> int:
+    """The widest activation of one prefill chunk: [chunk, 2 * intermediate]."""
+    return (plan.prefill_chunk_size or 0) * 2 * spec.intermediate_size * _ITEMSIZE[quantization.model_dtype]

@@ -1,0 +1,264 @@
+"""What a model folder holds, read from config.json, the safetensors headers and the tokenizer files."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from engine.embedded.families.registry import family_of
+from engine.embedded.spec import DecoderSpec, Parameter
+from engine.errors import UsageError, WizardError
+from engine.model.config import normalise
+from engine.model.tensors import TensorInfo, TensorSource, open_tensors, read_json_object
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+"""Either is enough for the MLC runtimes; WebLLM prefers the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """A model folder that can be read; bytes are those of the source, sizes are in tokens.
+
+    `tensors` is what the headers say, `parameters` what the export will store, `dtype` the one that
+    most bytes have ("BF16"). `spec` is None, with `unsupported` saying why, where the embedded
+    compiler does not know the model.
+    """
+
+    folder: Path
+    model_type: str
+    architectures: tuple[str, ...]
+    spec: DecoderSpec | None
+    parameters: tuple[Parameter, ...]
+    tensors: Mapping[str, TensorInfo]
+    dtype: str
+    max_context: int | None
+    window: int | None
+    eos_token_ids: tuple[int, ...]
+    bos_token_id: int | None
+    tokenizer_files: tuple[str, ...]
+    tokenizer_bytes: int
+    has_chat_template: bool
+    unsupported: UsageError | None = field(default=None, compare=False)
+
+    @property
+    def source_bytes(self) -> int:
+        """The bytes of all source tensors."""
+        return sum(t.nbytes for t in self.tensors.values())
+
+    @property
+    def source_parameter_count(self) -> int:
+        """The elements of all source tensors, whether exported or not."""
+        return sum(t.size for t in self.tensors.values())
+
+    @property
+    def parameter_count(self) -> int:
+        """The elements of what is exported; of the source where the model is not supported."""
+        return sum(prod(p.shape) for p in self.parameters) or self.source_parameter_count
+
+    @property
+    def largest_tensor_bytes(self) -> int:
+        """The bytes of the largest source tensor, which bounds the memory of a conversion."""
+        return max((t.nbytes for t in self.tensors.values()), default=0)
+
+    def decoder(self) -> DecoderSpec:
+        """The DecoderSpec; raises the UsageError that says why there is none."""
+        if self.spec is None:
+            assert self.unsupported is not None
+            raise self.unsupported
+        return self.spec
+
+
+def read(folder: Path, model_type: str = "auto") -> ModelFacts:
+    """The facts of a local model folder.
+
+    Raises UsageError for what makes the folder unusable whatever compiles it (missing or malformed
+    files, no weights, no tokenizer, tensors that do not fit config.json). A model that only the
+    embedded compiler does not know is no error here: see `ModelFacts.decoder`.
+    """
+    config = normalise(_config(folder))
+    source = open_tensors(folder)
+    spec, parameters, unsupported = _decoder(config, model_type, folder)
+    check_tensors(parameters, source, folder)
+    tokenizer = tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
+    if not tokenizer:
+        raise _no_tokenizer(folder)
+    generation = _optional(folder / "generation_config.json")
+    # Multimodal configurations keep the language model's settings in text_config.
+    text = {**config, **_mapping(config.get("text_config"))}
+    return ModelFacts(
+        folder=folder,
+        model_type=spec.model_type if spec else str(config.get("model_type", "")),
+        architectures=tuple(config.get("architectures") or ()),
+        spec=spec,
+        parameters=parameters,
+        tensors={name: source.info(name) for name in source.names},
+        dtype=_main_dtype(source),
+        max_context=_positive(text.get("max_position_embeddings")),
+        window=_window(spec, text),
+        eos_token_ids=_ids(generation.get("eos_token_id"), config.get("eos_token_id")),
+        bos_token_id=next(iter(_ids(generation.get("bos_token_id"), config.get("bos_token_id"))), None),
+        tokenizer_files=tokenizer,
+        tokenizer_bytes=sum((folder / name).stat().st_size for name in tokenizer),
+        has_chat_template=_has_chat_template(folder),
+        unsupported=unsupported,
+    )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    if folder.is_file():
+        raise UsageError(
+            f"{folder} is a file, not a model folder.", remedy=f"Name the folder that holds {CONFIG_FILE}."
+        )
+    if not folder.is_dir():
+        raise UsageError(
+            f"There is no folder {folder}.", remedy="Check model.source; a Hub id has the form owner/name."
+        )
+    if not (folder / CONFIG_FILE).is_file():
+        open_tensors(folder)  # says more where the folder holds an adapter, a GGUF file or nothing
+        raise UsageError(
+            f"{folder} has no {CONFIG_FILE}.",
+            why="Without it the architecture of the weights is not known.",
+            remedy="Download the whole model, for example with `hf download`.",
+        )
+    return read_json_object(folder / CONFIG_FILE)
+
+
+def _decoder(
+    config: Mapping[str, Any], model_type: str, folder: Path
+) -> tuple[DecoderSpec | None, tuple[Parameter, ...], UsageError | None]:
+    """Spec, parameters and no error; or nothing, and why the embedded compiler refuses."""
+    if method := _mapping(config.get("quantization_config")).get("quant_method"):
+        return (
+            None,
+            (),
+            UsageError(
+                f"{folder} is quantized already ({method}).",
+                why="Its tensors are stored in another form, and quantizing twice loses too much.",
+                remedy="Start from the model's original checkpoint in BF16, F16 or F32.",
+            ),
+        )
+    try:
+        family = family_of(config, model_type)
+        spec = family.spec(family.model_config(config))
+    except UsageError as error:
+        return None, (), error
+    except KeyError as error:
+        raise UsageError(
+            f"{folder / CONFIG_FILE} lacks the key {error}.", remedy="Check it against the original model's."
+        ) from None
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise UsageError(
+            f"{folder / CONFIG_FILE} does not describe a {config.get('model_type')} model: {error}.",
+            remedy="Check it against the original model's.",
+        ) from None
+    _check_sizes(spec, folder)
+    return spec, family.parameters(spec), None
+
+
+def _check_sizes(spec: DecoderSpec, folder: Path) -> None:
+    sizes = {
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_attention_heads": spec.num_attention_heads,
+        "num_key_value_heads": spec.num_key_value_heads,
+        "head_dim": spec.head_dim,
+        "num_hidden_layers": len(spec.layers),
+    }
+    for name, value in sizes.items():
+        if type(value) is not int or value < 1:
+            raise UsageError(
+                f"{folder / CONFIG_FILE} says {name} = {value!r}, which is no whole number above 0.",
+                remedy="Check it against the original model's.",
+            )
+    if spec.num_attention_heads % spec.num_key_value_heads:
+        raise UsageError(
+            f"{folder / CONFIG_FILE} says {spec.num_attention_heads} attention heads and "
+            f"{spec.num_key_value_heads} key/value heads, but the former must be a multiple of the latter.",
+            remedy="Check it against the original model's.",
+        )
+
+
+def check_tensors(parameters: tuple[Parameter, ...], source: TensorSource, folder: Path) -> None:
+    """Raise UsageError naming the first source tensor that is missing or has another shape.
+
+    Sources of one parameter are joined along axis 0, so their other axes must agree with it.
+    """
+    for parameter in parameters:
+        missing = [name for name in parameter.sources if name not in source]
+        if missing:
+            raise UsageError(
+                f"{folder} has no tensor {missing[0]}, which its {CONFIG_FILE} calls for.",
+                why="The weights are of another model, or config.json has another number of layers or says "
+                "otherwise whether embeddings are tied.",
+                remedy="Use config.json and weights of one and the same model.",
+            )
+        shapes = [source.info(name).shape for name in parameter.sources]
+        rows = sum(shape[0] for shape in shapes if shape)
+        if any(len(s) != len(parameter.shape) or s[1:] != parameter.shape[1:] for s in shapes) or (
+            rows != parameter.shape[0]
+        ):
+            found = ", ".join(f"{n} {list(s)}" for n, s in zip(parameter.sources, shapes, strict=True))
+            joined = " joined along axis 0" if len(shapes) > 1 else ""
+            raise UsageError(
+                f"{folder} has the wrong shape for {parameter.name}: {found}; {CONFIG_FILE} calls for "
+                f"{list(parameter.shape)}{joined}.",
+                why="config.json and the weights do not belong together, or the vocabulary was resized.",
+                remedy="Use config.json and weights of one and the same model.",
+            )
+
+
+def _no_tokenizer(folder: Path) -> UsageError:
+    old = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+    return UsageError(
+        f"{folder} has no tokenizer: neither {' nor '.join(TOKENIZER_FILES)}.",
+        why="It has only the older vocab.json and merges.txt, which WebLLM cannot read." if old else "",
+        remedy="Load it with transformers' AutoTokenizer and call save_pretrained on this folder."
+        if old
+        else "Copy tokenizer.json and tokenizer_config.json from the model this one was made from.",
+    )
+
+
+def _main_dtype(source: TensorSource) -> str:
+    weight: Counter[str] = Counter()
+    for name in source.names:
+        weight[source.info(name).dtype] += source.info(name).nbytes
+    return weight.most_common(1)[0][0] if weight else ""
+
+
+def _window(spec: DecoderSpec | None, config: Mapping[str, Any]) -> int | None:
+    """The smallest window of any layer, or what an unsupported model's config says."""
+    if spec is not None:
+        return min((layer.window for layer in spec.layers if layer.window), default=None)
+    return _positive(config.get("sliding_window"))
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    return bool(_optional(folder / "tokenizer_config.json").get("chat_template"))
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    """The JSON object of a file that may be absent; a broken one is for the stage that needs it."""
+    try:
+        return read_json_object(path) if path.is_file() else {}
+    except WizardError:
+        return {}
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _positive(value: object) -> int | None:
+    return value if type(value) is int and value > 0 else None
+
+
+def _ids(*values: object) -> tuple[int, ...]:
+    """Token ids of fields that hold one, a list or none; each once, in order."""
+    found = [v for value in values for v in (value if isinstance(value, list) else [value])]
+    return tuple(dict.fromkeys(v for v in found if type(v) is int))

@@ -1,0 +1,278 @@
+"""Advice: when each rule speaks, what it offers, and that taking the offer settles it."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.advice import Advice, advise
+from engine.catalog import QUANTIZATIONS, TARGETS
+from engine.embedded.families.base import decoder_parameters
+from engine.embedded.spec import DecoderSpec, LayerSpec
+from engine.machine import Machine, disk_free, inspect
+from engine.model import facts as model_facts
+from engine.model.facts import ModelFacts
+from engine.model.tensors import TensorInfo
+from engine.plan import BUILTIN_DEMO, ExportPlan
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+ROOMY = Machine(ram_total=2**40, ram_available=2**40, disk_free=2**50)
+
+
+def model(
+    name: str,
+    vocab: int,
+    hidden: int,
+    inter: int,
+    layers: int,
+    heads: int,
+    kv: int,
+    head_dim: int,
+    **more: Any,
+) -> ModelFacts:
+    """Facts of a published model by its shapes, from weights in bf16."""
+    window = more.get("window")
+    spec = DecoderSpec(
+        model_type=name,
+        prefix="model.",
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=inter,
+        num_attention_heads=heads,
+        num_key_value_heads=kv,
+        head_dim=head_dim,
+        layers=(LayerSpec(rope_theta=1e4, window=window),) * layers,
+        activation="silu",
+        rms_norm_eps=1e-6,
+        attention_scale=1.0,
+        tie_word_embeddings=more.get("tied", True),
+        sandwich_norms=name.startswith("gemma3"),
+        qk_norm=name.startswith("gemma3"),
+        fused_qkv=False,
+    )
+    parameters = decoder_parameters(spec)
+    tensors = {}
+    for p in parameters:
+        rows = p.shape[0] // len(p.sources)
+        for source in p.sources:
+            size = rows * (p.shape[1] if len(p.shape) > 1 else 1)
+            tensors[source] = TensorInfo(
+                name=source,
+                shape=(rows, *p.shape[1:]),
+                dtype="BF16",
+                file=Path("m"),
+                offset=0,
+                nbytes=2 * size,
+            )
+    return ModelFacts(
+        folder=Path("m"),
+        model_type=name,
+        architectures=(),
+        spec=spec,
+        parameters=parameters,
+        tensors=tensors,
+        dtype="BF16",
+        max_context=more.get("context", 32768),
+        window=window,
+        eos_token_ids=(1,),
+        bos_token_id=2,
+        tokenizer_files=("tokenizer.json",),
+        tokenizer_bytes=1000,
+        has_chat_template=more.get("template", True),
+    )
+
+
+GEMMA = model("gemma3_text", 262144, 640, 2048, 18, 4, 1, 256, window=512)
+SMOL = model("llama", 49152, 576, 1536, 30, 9, 3, 64, context=8192)
+LLAMA_1B = model("llama", 128256, 2048, 8192, 16, 32, 8, 64, context=131072)
+TINY_LLAMA = model("llama", 32000, 2048, 5632, 22, 32, 4, 64, tied=False, context=2048)
+
+
+def plan(quantization: str, **changes: Any) -> ExportPlan:
+    return ExportPlan(source=BUILTIN_DEMO, quantization=quantization, **changes)
+
+
+def given_advice(plan: ExportPlan, facts: ModelFacts, machine: Machine | None = ROOMY) -> dict[str, Advice]:
+    found = advise(plan, facts, machine)
+    assert len({a.code for a in found}) == len(found)
+    return {a.code: a for a in found}
+
+
+def test_a_good_choice_draws_no_advice() -> None:
+    assert given_advice(plan("q4f32_1", prefill_chunk_size=1024), TINY_LLAMA) == {}
+
+
+def test_functiongemma_as_the_preset_has_it() -> None:
+    chosen = plan("q0f16", context_window_size=4096, prefill_chunk_size=512)
+    found = given_advice(chosen, GEMMA)
+    assert set(found) == {"f16-range", "shader-f16", "buffer-not-portable"}
+    assert found["f16-range"].severity == "warning"
+    assert found["f16-range"].better == {"quantization": "q0f32"}
+    assert "65504" in found["f16-range"].message
+    assert found["shader-f16"].better is None
+    assert "GTX 16" in found["shader-f16"].message
+    assert "320 MiB" in found["buffer-not-portable"].message
+
+
+@pytest.mark.parametrize(
+    ("facts", "mode", "better"),
+    [
+        (GEMMA, "q4f16_1", "q0f32"),
+        (GEMMA, "q4f32_1", "q0f32"),
+        (SMOL, "q4f16_1", "q0f16"),
+        (SMOL, "q4f32_1", "q0f32"),
+    ],
+)
+def test_four_bits_below_a_billion(facts: ModelFacts, mode: str, better: str) -> None:
+    advice = given_advice(plan(mode), facts)["q4-small-model"]
+    assert (advice.severity, advice.better) == ("warning", {"quantization": better})
+    assert "stop tokens" in advice.message
+
+
+def test_the_numbers_are_those_of_the_shapes() -> None:
+    message = given_advice(plan("q4f16_1"), GEMMA)["q4-small-model"].message
+    assert "268.1 M parameters" in message
+    assert "536 MB to download instead of 151 MB" in message
+
+
+@pytest.mark.parametrize("mode", ["q4f16_1", "q4f32_1"])
+def test_four_bits_from_a_billion_up(mode: str) -> None:
+    found = given_advice(plan(mode), LLAMA_1B)
+    assert "q4-small-model" not in found
+    assert (found["q4-tied-embedding"].severity, found["q4-tied-embedding"].better) == ("note", None)
+    assert "q4-tied-embedding" not in given_advice(plan(mode), TINY_LLAMA)
+
+
+def test_large_gemma_in_f16_stays_quantized() -> None:
+    small = model("gemma3_text", 262144, 1152, 6912, 26, 4, 1, 256, window=512)
+    advice = given_advice(plan("q4f16_1"), small)["f16-range"]
+    assert small.parameter_count < 1e9  # 1B in name
+    assert advice.better == {"quantization": "q0f32"}
+    larger = model("gemma3_text", 262208, 2560, 10240, 34, 8, 4, 256, window=1024)
+    assert given_advice(plan("q4f16_1"), larger)["f16-range"].better == {"quantization": "q4f32_1"}
+
+
+def test_f16_matters_to_browsers_only_where_it_is_used() -> None:
+    assert given_advice(plan("q0f16"), SMOL)["shader-f16"].better == {"quantization": "q0f32"}
+    assert "shader-f16" not in given_advice(plan("q0f32"), SMOL)
+    assert "shader-f16" not in given_advice(plan("q0f16", device="cuda"), SMOL)
+
+
+def test_prefill_above_the_window() -> None:
+    own = given_advice(plan("q0f32"), GEMMA)["prefill-above-window"]
+    assert (own.severity, own.better) == ("note", {"prefill_chunk_size": 512})
+    assert "1024 tokens" in own.message
+    official = given_advice(plan("q0f32", backend="mlc_llm"), GEMMA)["prefill-above-window"]
+    assert official.severity == "warning"
+    assert "prefill-above-window" not in given_advice(plan("q0f32", prefill_chunk_size=512), GEMMA)
+
+
+def test_prefill_above_the_context() -> None:
+    chosen = plan("q0f32", context_window_size=256, prefill_chunk_size=512)
+    assert given_advice(chosen, SMOL)["prefill-above-context"].better == {"prefill_chunk_size": 256}
+
+
+def test_context_above_the_model() -> None:
+    advice = given_advice(plan("q0f32", context_window_size=16384), SMOL)["context-above-model"]
+    assert advice.severity == "warning"
+    assert advice.better == {"context_window_size": 8192, "prefill_chunk_size": 1024}
+    assert "16384" in advice.message
+    assert "8192" in advice.message
+
+
+def test_both_windows() -> None:
+    both = plan("q0f32", context_window_size=4096, sliding_window_size=1024)
+    assert given_advice(both, SMOL)["both-windows"].better == {"sliding_window_size": -1}
+    assert "both-windows" not in given_advice(plan("q0f32", sliding_window_size=1024), SMOL)
+    assert "both-windows" not in given_advice(plan("q0f32", sliding_window_size=-1), SMOL)
+
+
+def test_buffers() -> None:
+    assert "buffer-not-portable" not in given_advice(plan("q4f16_1"), GEMMA)  # 80 MiB
+    assert "640 MiB" in given_advice(plan("q0f32"), GEMMA)["buffer-not-portable"].message
+    assert "buffer-not-portable" not in given_advice(plan("q0f32", device="cpu"), GEMMA)
+    large = model("llama", 256000, 2304, 9216, 26, 8, 4, 256)  # an embedding of 2.2 GiB in f32
+    advice = given_advice(plan("q0f32"), large)["buffer-too-large"]
+    assert (advice.severity, advice.better) == ("warning", {"quantization": "q4f32_1"})
+
+
+def test_a_cache_too_large_to_bind() -> None:
+    chosen = plan("q4f32_1", context_window_size=1_000_000)
+    wide = model("llama", 32000, 2048, 5632, 22, 32, 32, 64, context=2_000_000)
+    advice = given_advice(chosen, wide)["buffer-too-large"]
+    assert "KV cache" in advice.message
+    assert advice.better == {"context_window_size": 4096, "prefill_chunk_size": 1024}
+
+
+def test_one_device_one_conversation() -> None:
+    found = given_advice(plan("q0f32", max_batch_size=8, tensor_parallel_shards=2), SMOL)
+    assert found["batch"].better == {"max_batch_size": 1}
+    assert found["tensor-parallel"].better == {"tensor_parallel_shards": 1}
+    server = given_advice(plan("q0f32", device="cuda", max_batch_size=8, tensor_parallel_shards=2), SMOL)
+    assert not {"batch", "tensor-parallel"} & set(server)
+
+
+def test_no_chat_template() -> None:
+    bare = replace(SMOL, has_chat_template=False)
+    assert given_advice(plan("q0f32"), bare)["no-chat-template"].better == {"conv_template": "none"}
+    assert "no-chat-template" not in given_advice(plan("q0f32", conv_template="llama-3"), bare)
+
+
+def test_disk_and_memory() -> None:
+    poor = Machine(ram_total=2**30, ram_available=10**8, disk_free=10**8)
+    found = given_advice(plan("q0f16", output=Path("somewhere")), GEMMA, poor)
+    assert "553 MB" in found["disk"].message
+    assert "somewhere has 100 MB free" in found["disk"].message
+    assert "1,089 MB" in found["ram"].message
+    assert not {"disk", "ram"} & set(given_advice(plan("q0f16"), GEMMA, None))
+
+
+def test_this_machine(tmp_path: Path) -> None:
+    found = inspect(tmp_path / "not" / "made" / "yet")
+    assert 0 < found.ram_available <= found.ram_total
+    assert disk_free(tmp_path) > 0
+
+
+def test_real_facts_draw_advice_too(golden: Path) -> None:
+    found = given_advice(plan("q4f32_1"), model_facts.read(golden / "hf"))
+    assert found["q4-small-model"].better == {"quantization": "q0f32"}
+
+
+SIZES = st.none() | st.integers(1, 200_000)
+
+
+@given(
+    facts=st.sampled_from([GEMMA, SMOL, LLAMA_1B, TINY_LLAMA, replace(SMOL, has_chat_template=False)]),
+    chosen=st.builds(
+        ExportPlan,
+        source=st.just(BUILTIN_DEMO),
+        quantization=st.sampled_from(list(QUANTIZATIONS)),
+        device=st.sampled_from(list(TARGETS)),
+        backend=st.sampled_from(["auto", "mlc_llm"]),
+        context_window_size=SIZES,
+        prefill_chunk_size=SIZES,
+        sliding_window_size=SIZES | st.just(-1),
+        max_batch_size=st.integers(1, 8),
+        tensor_parallel_shards=st.integers(1, 2),
+    ),
+)
+def test_taking_advice_settles_it(facts: ModelFacts, chosen: ExportPlan) -> None:
+    names = {f.name for f in fields(ExportPlan)}
+    for advice in given_advice(chosen, facts).values():
+        assert advice.message
+        assert "\n" not in advice.message
+        if advice.better is not None:
+            assert set(advice.better) <= names
+            better = advice.taken(chosen)
+            assert better != chosen
+            assert advice.code not in given_advice(better, facts)
+    for _ in range(20):  # and taking all of it, one at a time, comes to an end
+        offers = [a for a in given_advice(chosen, facts).values() if a.better is not None]
+        if not offers:
+            break
+        chosen = offers[0].taken(chosen)
+    else:
+        pytest.fail(f"advice goes in circles: {offers}")
