@@ -54,6 +54,18 @@ class TensorInfo:
         """The number of elements."""
         return prod(self.shape)
 
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """bfloat16, float16 or float32; UsageError for any other dtype."""
+        if dtype := _READABLE.get(self.dtype):
+            return dtype
+        raise UsageError(
+            f"Tensor {self.name} in {self.file.name} has dtype {self.dtype}.",
+            why=f"Weights are read as {', '.join(_READABLE)}; other dtypes are those of checkpoints that "
+            "are quantized already.",
+            remedy="Start from the model's original checkpoint in BF16, F16 or F32.",
+        )
+
 
 class TensorSource:
     """The tensors of one model, read by name. Safe to share between threads.
@@ -85,14 +97,7 @@ class TensorSource:
         shorter, StageError where the disk fails.
         """
         info = self._infos[name]
-        dtype = _READABLE.get(info.dtype)
-        if dtype is None:
-            raise UsageError(
-                f"Tensor {name} in {info.file.name} has dtype {info.dtype}.",
-                why=f"Weights are read as {', '.join(_READABLE)}; other dtypes are those of checkpoints "
-                "that are quantized already.",
-                remedy="Start from the model's original checkpoint in BF16, F16 or F32.",
-            )
+        dtype = info.numpy_dtype
         shape, offset = info.shape, info.offset
         if rows is not None:
             start, stop, step = rows.indices(shape[0])

@@ -1,0 +1,240 @@
+"""The convert_weight stage: a Hugging Face checkpoint to the shards of an export.
+
+Source tensors are read, cast, quantized, hashed and written a block of rows at a time, so that
+memory does not grow with the model. Blocks are computed on all cores and written in order.
+"""
+
+import argparse
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.catalog import QUANTIZATIONS, Quantization
+from engine.embedded import narrate, quantize
+from engine.embedded.source import Checkpoint, open_checkpoint
+from engine.embedded.spec import Parameter
+from engine.embedded.stored import is_quantized, stored_tensors
+from engine.embedded.weights import Shard, ShardWriter, plan_shards
+from engine.errors import UsageError
+
+# Elements a block has, at least a row: its intermediate values (float32) stay within a core's cache.
+_BLOCK = 2**17
+
+ProgressCallback = Callable[[int, int | None, str, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What was written. `overflowed` counts, by source tensor, finite values that became infinite."""
+
+    shards: tuple[Shard, ...]
+    metadata: dict[str, int | float]
+    overflowed: dict[str, int]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all shards."""
+        return sum(shard.nbytes for shard in self.shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """One block of rows of a stored parameter: the rows of each of its one or two stored tensors."""
+
+    source: str
+    arrays: tuple[NDArray[Any], ...]
+    overflowed: int
+
+
+def convert(
+    config: Path,
+    quantization: str,
+    output: Path,
+    *,
+    source: Path | None = None,
+    model_type: str = "auto",
+    progress: ProgressCallback = narrate.progress,
+) -> Conversion:
+    """Write the weights of the model that `config` (folder or config.json) describes into `output`.
+
+    `source` is where the weights are, the config's folder by default. Nothing is written before every
+    header, name, shape and dtype was checked, and `output` changes only when all is done.
+
+    Raises UsageError for a model that cannot be converted, also for NaN and infinite weights: nothing
+    computed with them is right, and the export would be one that can only fail later. StageError
+    where the disk is full or fails.
+    """
+    how = quantization_named(quantization)
+    checkpoint = open_checkpoint(config, source, model_type)
+    stored = [tensor for p in checkpoint.parameters for tensor in stored_tensors(p, how)]
+    # As mlc_llm counts: bytes as the device holds them (float32 in four), over the parameters it read.
+    held = float(sum(prod(t.shape) * np.dtype(t.dtype).itemsize for t in stored))
+    metadata: dict[str, int | float] = {
+        "ParamSize": len(stored),
+        "ParamBytes": held,
+        "BitsPerParam": held * 8.0 / checkpoint.parameters_read,
+    }
+    shards = plan_shards(stored)
+    overflowed: dict[str, int] = {}
+    with ShardWriter(output, shards) as writer:
+        _write(checkpoint, how, writer, overflowed, progress)
+        writer.commit(metadata)
+    return Conversion(shards=shards, metadata=metadata, overflowed=overflowed)
+
+
+def quantization_named(name: str) -> Quantization:
+    """The quantization of that name; UsageError listing them all for any other."""
+    if found := QUANTIZATIONS.get(name):
+        return found
+    raise UsageError(
+        f"Quantization {name!r} is not supported by the embedded compiler.",
+        remedy=f"Choose one of {', '.join(QUANTIZATIONS)}.",
+    )
+
+
+def _write(
+    checkpoint: Checkpoint,
+    how: Quantization,
+    writer: ShardWriter,
+    overflowed: dict[str, int],
+    progress: ProgressCallback,
+) -> None:
+    written, count = 0, len(checkpoint.parameters)
+    workers = min(os.cpu_count() or 1, 8)
+    with ThreadPoolExecutor(workers, thread_name_prefix="convert") as pool:
+        try:
+            blocks = _in_order(pool, _jobs(checkpoint, how), ahead=3 * workers)
+            for number, parameter in enumerate(checkpoint.parameters, 1):
+                tensors = stored_tensors(parameter, how)
+                later: list[memoryview] = []
+                rows = 0
+                while rows < parameter.shape[0]:
+                    block = next(blocks)
+                    rows += block.arrays[0].shape[0]
+                    if block.overflowed:
+                        overflowed[block.source] = overflowed.get(block.source, 0) + block.overflowed
+                    writer.append(tensors[0].name, _bytes(block.arrays[0]))
+                    # Scales follow all words of their matrix; they are an eighth of its size at most.
+                    later += [_bytes(array) for array in block.arrays[1:]]
+                    written += sum(array.nbytes for array in block.arrays)
+                    progress(written, writer.nbytes, "bytes", f"tensor {number}/{count} {parameter.name}")
+                for piece in later:
+                    writer.append(tensors[1].name, piece)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], _Block]], ahead: int) -> Iterator[_Block]:
+    """The results of `jobs` in their order, computed by `pool`, at most `ahead` of them at a time."""
+    running: deque[Future[_Block]] = deque()
+    for job in jobs:
+        running.append(pool.submit(job))
+        if len(running) >= ahead:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
+
+
+def _jobs(checkpoint: Checkpoint, how: Quantization) -> Iterator[Callable[[], _Block]]:
+    """One job a block, in the order in which blocks are written.
+
+    Joining along axis 0 is nothing but order: no block and no group reaches over two source tensors.
+    """
+    for parameter in checkpoint.parameters:
+        for name in parameter.sources:
+            shape = checkpoint.tensors.info(name).shape
+            step = max(_BLOCK // prod(shape[1:]), 1)
+            for start in range(0, shape[0], step):
+                rows = slice(start, min(start + step, shape[0]))
+                yield partial(_block, checkpoint, how, parameter, name, rows)
+
+
+def _block(checkpoint: Checkpoint, how: Quantization, parameter: Parameter, name: str, rows: slice) -> _Block:
+    values = checkpoint.tensors.read(name, rows)
+    magnitude = quantize.largest_magnitude(values)
+    if not np.isfinite(magnitude):
+        bad = int(np.count_nonzero(~np.isfinite(values.astype(np.float32))))
+        raise UsageError(
+            f"Tensor {name} has {bad} NaN or infinite values in rows {rows.start} to {rows.stop - 1}.",
+            why="Nothing computed with them is right: training diverged, or the file is damaged.",
+            remedy="Download the model again, or choose another checkpoint of it.",
+        )
+    overflowed = 0
+    if parameter.plus_one:
+        values = quantize.add_one(values)
+    if how.model_dtype == "float16" and magnitude >= quantize.FLOAT16_OVERFLOW:
+        overflowed = int(np.count_nonzero(np.abs(values.astype(np.float32)) >= quantize.FLOAT16_OVERFLOW))
+    if is_quantized(parameter, how):
+        return _Block(source=name, arrays=quantize.quantize(values, how), overflowed=overflowed)
+    return _Block(source=name, arrays=(quantize.stored(values, how.model_dtype),), overflowed=overflowed)
+
+
+def _bytes(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `mlc_llm convert_weight`."""
+    parser.add_argument("config", type=Path, help="the model's folder, or its config.json")
+    parser.add_argument("--quantization", required=True, help=", ".join(QUANTIZATIONS))
+    parser.add_argument("--model-type", default="auto", help="the family, by default that of config.json")
+    parser.add_argument("--device", default="auto", help="auto or cpu: weights are converted on the CPU")
+    parser.add_argument(
+        "--source", default="auto", help="where the weights are, by default beside config.json"
+    )
+    parser.add_argument(
+        "--source-format",
+        default="auto",
+        choices=("auto", "huggingface-torch", "huggingface-safetensor", "awq"),
+        help="only safetensors is supported",
+    )
+    parser.add_argument("--output", "-o", type=Path, required=True, help="the folder of the export")
+    parser.add_argument("--lora-adapter", type=Path, help="not supported: merge the adapter first")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Convert as the command line says, and narrate what came out."""
+    if arguments.device.partition(":")[0] not in ("auto", "cpu"):
+        raise UsageError(
+            f"--device {arguments.device} is not supported: weights are converted on the CPU.",
+            remedy="Leave --device out; the weights are the same for every device.",
+        )
+    if arguments.source_format not in ("auto", "huggingface-safetensor"):
+        raise UsageError(
+            f"--source-format {arguments.source_format} is not supported yet.",
+            remedy="Save the model with transformers as safetensors, or use the mlc_llm backend.",
+        )
+    if arguments.lora_adapter is not None:
+        raise UsageError(
+            "--lora-adapter is not supported yet.",
+            remedy="Merge the adapter into its base model first (PEFT: `merge_and_unload()`, then "
+            "`save_pretrained`), or use the mlc_llm backend.",
+        )
+    started = time.monotonic()
+    done = convert(
+        arguments.config,
+        arguments.quantization,
+        arguments.output,
+        source=None if arguments.source == "auto" else Path(arguments.source),
+        model_type=arguments.model_type,
+    )
+    for name, count in done.overflowed.items():
+        narrate.say(
+            f"warning: {count} values of {name} are beyond the range of float16 and became infinite; "
+            "choose a quantization that computes in float32."
+        )
+    narrate.say(
+        f"Wrote {done.metadata['ParamSize']} tensors, {done.nbytes / 2**20:.1f} MiB in {len(done.shards)} "
+        f"shards, {done.metadata['BitsPerParam']:.2f} bits per parameter, "
+        f"in {time.monotonic() - started:.1f} s."
+    )

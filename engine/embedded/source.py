@@ -1,0 +1,163 @@
+"""A checkpoint to convert: its decoder's parameters, matched with its tensors, in storage order."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.embedded import narrate
+from engine.embedded.families.base import JSON, Family
+from engine.embedded.families.registry import family_of
+from engine.embedded.spec import DecoderSpec, Parameter
+from engine.errors import UsageError
+from engine.model.config import normalise
+from engine.model.tensors import TensorSource, open_tensors, read_json_object
+
+# Rotary frequencies that old checkpoints store beside their weights; everyone recomputes them.
+_IGNORED_SUFFIX = "rotary_emb.inv_freq"
+_HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """`parameters` in the order in which they are stored; `parameters_read` as mlc_llm counts them."""
+
+    tensors: TensorSource
+    parameters: tuple[Parameter, ...]
+    parameters_read: int
+
+
+def open_checkpoint(config: Path, source: Path | None = None, model_type: str = "auto") -> Checkpoint:
+    """The checkpoint that `config` (folder or config.json) describes, with weights in `source`.
+
+    Raises UsageError for a config that describes no supported model and for tensors that are missing,
+    of another shape or of an unsupported dtype. Narrates tensors that nothing uses.
+    """
+    config_path = config if config.is_file() else config / "config.json"
+    if not config_path.is_file():
+        missing = config if not config.exists() else config_path
+        raise UsageError(
+            f"There is no {missing}.",
+            remedy="Name the folder of a Hugging Face model: config.json and its safetensors files.",
+        )
+    family, spec = _decoder(normalise(read_json_object(config_path)), model_type)
+    tensors = open_tensors(source or config_path.parent)
+    parameters = family.parameters(spec)
+    _check(parameters, tensors, spec)
+    ordered = storage_order(parameters, tensors)
+    return Checkpoint(tensors=tensors, parameters=ordered, parameters_read=_parameters_read(ordered, tensors))
+
+
+def storage_order(parameters: Iterable[Parameter], tensors: TensorSource) -> tuple[Parameter, ...]:
+    """`parameters` in the order in which mlc_llm writes them.
+
+    Files come in the order in which the source first names them, within a file its tensors as the
+    source lists them, and each tensor brings the parameters that it is a part of and that have not
+    come yet. (The source's list is the index's weight_map, or a single file's tensors by offset.)
+    """
+    by_source: dict[str, list[Parameter]] = {}
+    for parameter in parameters:
+        for name in parameter.sources:
+            by_source.setdefault(name, []).append(parameter)
+    by_file: dict[Path, list[str]] = {}
+    for name in tensors.names:
+        by_file.setdefault(tensors.info(name).file, []).append(name)
+    order: dict[Parameter, None] = {}
+    for names in by_file.values():
+        for name in names:
+            order.update(dict.fromkeys(by_source.get(name, ())))
+    return tuple(order)
+
+
+def _parameters_read(order: Iterable[Parameter], tensors: TensorSource) -> int:
+    """The elements of every file mlc_llm loads, again for each time that it loads one again.
+
+    It keeps only the files of the current parameter once a new one is needed. BitsPerParam is over
+    this number, so a model whose joined weights lie in different files shows fewer bits than it has.
+    """
+    held: set[Path] = set()
+    count = 0
+    for parameter in order:
+        needed = {tensors.info(name).file for name in parameter.sources}
+        if needed - held:
+            count += sum(
+                info.size
+                for file in needed - held
+                for info in tensors.files[file]
+                if not info.name.endswith(_IGNORED_SUFFIX)
+            )
+            held = needed
+    return count
+
+
+def _decoder(config: JSON, model_type: str) -> tuple[Family, DecoderSpec]:
+    family = family_of(config, model_type)
+    try:
+        return family, family.spec(family.model_config(config))
+    except KeyError as error:
+        raise UsageError(
+            f"config.json has no {error.args[0]}, which a {family.model_type} model needs.",
+            remedy="Download config.json again, or name the right --model-type.",
+        ) from error
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        raise UsageError(
+            f"config.json does not describe a {family.model_type} model: {error}.",
+            remedy="Download config.json again, or name the right --model-type.",
+        ) from error
+
+
+def _check(parameters: tuple[Parameter, ...], tensors: TensorSource, spec: DecoderSpec) -> None:
+    used = {name for parameter in parameters for name in parameter.sources}
+    if missing := [name for p in parameters for name in p.sources if name not in tensors]:
+        raise _missing(missing, tensors, spec)
+    for parameter in parameters:
+        infos = [tensors.info(name) for name in parameter.sources]
+        for info in infos:
+            _ = info.numpy_dtype  # raises for a dtype that cannot be read
+        rows = sum(info.shape[0] if info.shape else 0 for info in infos)
+        if any(i.shape[1:] != parameter.shape[1:] for i in infos) or rows != parameter.shape[0]:
+            raise _wrong_shape(parameter, tensors)
+    unused = [name for name in tensors.names if name not in used and not name.endswith(_IGNORED_SUFFIX)]
+    if spec.tie_word_embeddings and _HEAD in unused:
+        unused.remove(_HEAD)  # the same values as the embedding, saved twice
+    if unused:
+        shown = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
+        narrate.say(f"warning: {len(unused)} tensors of the source have no place in this model: {shown}.")
+
+
+def _missing(missing: list[str], tensors: TensorSource, spec: DecoderSpec) -> UsageError:
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    what = f"The weights have no tensor {missing[0]}{more} that a {spec.model_type} model needs."
+    if any("lora_" in name for name in tensors.names):
+        return UsageError(
+            what,
+            why="They are those of a LoRA adapter, not of a model.",
+            remedy="Merge the adapter into its base model (PEFT: `merge_and_unload()`).",
+        )
+    if missing == [_HEAD]:
+        return UsageError(
+            what,
+            why="config.json says tie_word_embeddings = false, so the model needs a head of its own.",
+            remedy="If the model shares its embedding, set tie_word_embeddings to true in config.json.",
+        )
+    other = next((name for name in tensors.names if name.endswith(f".{missing[0]}")), None)
+    first = f"{other}, for example" if other else ", ".join(tensors.names[:3]) or "nothing"
+    return UsageError(
+        what,
+        why=f"The weights hold {first}; config.json and weights may be of different models.",
+        remedy="Check --model-type, and that config.json and weights are of the same model.",
+    )
+
+
+def _wrong_shape(parameter: Parameter, tensors: TensorSource) -> UsageError:
+    found = ", ".join(f"{name} {list(tensors.info(name).shape)}" for name in parameter.sources)
+    joined = " together" if len(parameter.sources) > 1 else ""
+    resized = parameter.kind in ("embedding", "head")
+    return UsageError(
+        f"Wrong shape: found {found}; config.json asks for {list(parameter.shape)}{joined}.",
+        why="The vocabulary was resized without config.json, or config.json is another model's."
+        if resized
+        else "config.json and weights are of different models.",
+        remedy="Set vocab_size in config.json to the number of rows found, if the tokenizer agrees."
+        if resized
+        else "Take config.json and weights from the same model.",
+    )
