@@ -1,8 +1,13 @@
-"""Shared fixtures: the golden models."""
+"""Shared fixtures: the golden models, and a WebGPU to run kernels in."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from webgpu_kernels.device import WebGPU
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 FAMILIES = ("gemma3_text", "llama", "llama_tied", "llama3_rope")
@@ -12,3 +17,12 @@ FAMILIES = ("gemma3_text", "llama", "llama_tied", "llama3_rope")
 def golden(request: pytest.FixtureRequest) -> Path:
     """The folder of one golden model: hf/, expected/, reference.safetensors."""
     return GOLDEN / str(request.param)
+
+
+@pytest.fixture(scope="module")
+def webgpu() -> "Iterator[WebGPU]":
+    """Headless Chromium as a device for TVM functions; imported late, for the compiler is slow to load."""
+    from webgpu_kernels.device import WebGPU
+
+    with WebGPU() as device:
+        yield device
