@@ -6,14 +6,17 @@ keep their place among the lines; by hand, progress is a plain line at most once
 
 {"progress": {"done": int, "total": int | null, "unit": str, "detail": str}}
 {"error": {"what": str, "why": str, "remedy": str, "exit_code": int}}
+{"check": {"name": str, "passed": bool, "found": str}}
 """
 
+import dataclasses
 import json
 import os
 import sys
 import time
 
 from engine.errors import WizardError
+from engine.events import Check
 
 RECORDS_VARIABLE = "MLC_WIZARD_RECORDS"
 RECORD_SEPARATOR = "\x1e"
@@ -21,7 +24,8 @@ RECORD_SEPARATOR = "\x1e"
 _last_shown = 0.0
 
 
-def _records() -> bool:
+def records() -> bool:
+    """Whether the runner listens, which wants records."""
     return os.environ.get(RECORDS_VARIABLE) == "1"
 
 
@@ -40,10 +44,10 @@ def progress(done: int, total: int | None, unit: str, detail: str = "") -> None:
     global _last_shown  # noqa: PLW0603  the clock of the only process-wide stream
     now = time.monotonic()
     finished = total is not None and done >= total
-    if not finished and now - _last_shown < (0.05 if _records() else 1.0):
+    if not finished and now - _last_shown < (0.05 if records() else 1.0):
         return
     _last_shown = now
-    if _records():
+    if records():
         record = {"done": done, "total": total, "unit": unit, "detail": detail}
         _write(RECORD_SEPARATOR + json.dumps({"progress": record}))
     else:
@@ -52,7 +56,7 @@ def progress(done: int, total: int | None, unit: str, detail: str = "") -> None:
 
 def failed(error: WizardError) -> None:
     """Tell `error`: as a record under the runner, else as its message."""
-    if _records():
+    if records():
         record = {
             "what": error.what,
             "why": error.why,
@@ -62,3 +66,11 @@ def failed(error: WizardError) -> None:
         _write(RECORD_SEPARATOR + json.dumps({"error": record}))
     else:
         _write(str(error))
+
+
+def check(done: Check) -> None:
+    """Tell a check of the verify stage."""
+    if records():
+        _write(RECORD_SEPARATOR + json.dumps({"check": dataclasses.asdict(done)}))
+    else:
+        _write(f"{'ok    ' if done.passed else 'FAILED'} {done.name}: {done.found}")
