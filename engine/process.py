@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Exited:
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This environment with what children need: unbuffered UTF-8 output, records, and `engine`.
+    """Our own environment with what children need: unbuffered UTF-8 output, records, and `engine`.
 
     Children run with `-P`, so that no file in the current folder can stand in for a module; where
     this package is not installed but run from a checkout, they find it through PYTHONPATH.
@@ -76,7 +76,7 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def stream(
     argv: Sequence[str], cancel: threading.Event, *, env: Mapping[str, str] | None = None
-) -> Iterator[Lines | Record | Exited]:
+) -> Generator[Lines | Record | Exited]:
     """Run `argv` and yield what it says, about every 0.1 s, then one Exited.
 
     `cancel` ends it: asked to terminate, killed 3 s later. Of several progress records within one

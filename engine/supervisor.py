@@ -10,6 +10,7 @@ POSIX: the stage leads a session of its own, and its process group is signalled.
 and stage share a Job Object that kills its members when the supervisor's handle to it closes.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -97,10 +98,9 @@ else:
         return subprocess.Popen(program, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _signal_group(stage: "subprocess.Popen[bytes]", number: int) -> None:
-        try:
+        # PermissionError is macOS's word for a group of which only zombies are left.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(stage.pid, number)
-        except (ProcessLookupError, PermissionError):  # macOS: EPERM where only zombies are left
-            pass
 
     def _terminate(stage: "subprocess.Popen[bytes]") -> None:
         _signal_group(stage, signal.SIGTERM)

@@ -73,7 +73,8 @@ def test_progress_of_a_tick_is_collapsed_and_other_records_are_not() -> None:
 import json, os
 def record(**body): return '\\x1e' + json.dumps(body) + '\\n'
 text = ''.join(record(progress={'done': i, 'total': 9}) for i in range(10))
-text += record(check={'name': 'a'}) + record(check={'name': 'b'}) + 'said\\n' + 'x\\x1e{"error": {"what": "w"}}\\n'
+text += record(check={'name': 'a'}) + record(check={'name': 'b'})
+text += 'said\\n' + 'x\\x1e{"error": {"what": "w"}}\\n'
 os.write(2, text.encode())
 """
     lines, records, _ = collect(code)

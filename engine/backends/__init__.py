@@ -1,1 +1,1 @@
-"""Backends turn a plan into the commands of its stages; the runner runs them."""
+"""A plan to the commands of its stages: one module for each compiler that can run them."""

@@ -1,0 +1,36 @@
+"""An export, checked from its files alone: what runtimes rely on and do not check themselves.
+
+`python -m engine.artifacts DIR` does it as a program.
+"""
+
+from pathlib import Path
+
+from engine.artifacts import chat, folder, library, weights
+from engine.artifacts.report import Report
+from engine.errors import UsageError
+from engine.events import Check
+
+
+def verify(output: Path, library_name: str | None = None) -> list[Check]:
+    """Every check of the export in `output`, in a fixed order.
+
+    `library_name` is the model library that must be there; None takes what is there. A check that
+    could say nothing, as what it needs is broken and told by another, is left out.
+
+    Raises UsageError where `output` is no folder, or holds no export at all.
+    """
+    if not output.is_dir():
+        raise UsageError(
+            f"There is no folder {output}.", remedy="Name the folder that an export was written to."
+        )
+    if not any((output / name).exists() for name in (chat.CONFIG_NAME, weights.MANIFEST_NAME)):
+        raise UsageError(
+            f"{output} holds no export: neither {chat.CONFIG_NAME} nor {weights.MANIFEST_NAME}.",
+            remedy="Name the folder that an export was written to.",
+        )
+    report = Report()
+    config = chat.verify(output, report)
+    manifest = weights.verify(output, config, report)
+    library.verify(output, library_name, report)
+    folder.verify(output, manifest, library_name, report)
+    return report.checks

@@ -1,0 +1,43 @@
+"""The folder itself: nothing left over, and everything as the receipt says."""
+
+import json
+from pathlib import Path
+
+from engine.artifacts.library import LIBRARY_PATTERN
+from engine.artifacts.report import Report
+from engine.artifacts.weights import Shard
+from engine.run.fingerprint import sha256
+from engine.run.workspace import RECEIPT_NAME
+
+
+def verify(
+    output: Path, manifest: tuple[Shard, ...] | None, library_name: str | None, report: Report
+) -> None:
+    """Check for leftovers, and the receipt where there is one."""
+    stray = [path.name for pattern in ("*.partial", "*.tmp", "*.incomplete") for path in output.glob(pattern)]
+    stray += [
+        f"{path.parent.name}/{path.name}"
+        for path in output.glob(".mlc-wizard/*.partial")
+        if path.name != "verify.partial"  # of the very run that asks
+    ]
+    if manifest is not None:
+        named = {shard.name for shard in manifest}
+        stray += [path.name for path in output.glob("params_shard_*.bin") if path.name not in named]
+    if library_name is not None:
+        stray += [path.name for path in output.glob(LIBRARY_PATTERN) if path.name != library_name]
+    report.add("leftovers", [f"{name} belongs to no export" for name in sorted(stray)], "none")
+    if (output / RECEIPT_NAME).exists():
+        with report.guarding("receipt"):
+            _receipt(output, report)
+
+
+def _receipt(output: Path, report: Report) -> None:
+    files = json.loads((output / RECEIPT_NAME).read_text(encoding="utf-8"))["files"]
+    problems = []
+    for entry in files:
+        path = output / entry["name"]
+        if not path.is_file():
+            problems.append(f"{entry['name']} is missing")
+        elif path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
+            problems.append(f"{entry['name']} has changed since")
+    report.add("receipt", problems, f"size and sha256 of {len(files)} files")

@@ -1,0 +1,92 @@
+"""What a backend is: it turns a plan into commands, and the runner runs them, whichever made them."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from engine.catalog import TARGETS, host_library_suffix
+from engine.errors import UsageError
+from engine.events import StageName
+from engine.model.facts import ModelFacts
+from engine.plan import ExportPlan
+
+CONFIG_NAME = "mlc-chat-config.json"
+HOME_NAME = ".mlc-wizard"
+"""The folder in an export where stages build and the state of the run is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where a stage reads and writes; all paths are absolute."""
+
+    source: Path
+    output: Path
+
+    @property
+    def config(self) -> Path:
+        """The committed chat configuration, all that compile reads."""
+        return self.output / CONFIG_NAME
+
+    def building(self, stage: StageName) -> Path:
+        """Where `stage` writes: beside its final place, so that a rename takes it there."""
+        return self.output / HOME_NAME / f"{stage}.partial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCommand:
+    """One stage as a command, and all that its result depends on beside the arguments.
+
+    `inputs` are the files it reads; a folder stands for the files directly in it. `packages` are
+    the distributions whose versions matter.
+    """
+
+    stage: StageName
+    argv: tuple[str, ...]
+    inputs: tuple[Path, ...] = ()
+    packages: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """A compiler that can be run as commands."""
+
+    name: str
+
+    def check(self, plan: ExportPlan, facts: ModelFacts | None) -> None:
+        """Raise a WizardError where this backend cannot do `plan`.
+
+        `facts` is None while the model is still on the Hub.
+        """
+
+    def commands(self, plan: ExportPlan, folders: Folders) -> tuple[StageCommand, ...]:
+        """convert_weight, gen_config and, unless `plan.compile` is false, compile."""
+
+
+def shell_line(argv: Sequence[str]) -> str:
+    """`argv` as a line for this machine's shell."""
+    return subprocess.list2cmdline(argv) if sys.platform == "win32" else shlex.join(argv)
+
+
+def library_name(plan: ExportPlan) -> str:
+    """The file name of the model library, with the suffix that the official compiler wants.
+
+    Raises UsageError for a device that is not in the catalog.
+    """
+    target = TARGETS.get(plan.device)
+    if target is None:
+        raise UsageError(
+            f"target.device = {plan.device!r} is not a device.", why=f"Devices are {', '.join(TARGETS)}."
+        )
+    if plan.device == "cpu":
+        suffix = host_library_suffix()
+    elif plan.device == "metal":
+        suffix = ".dylib" if platform.machine() == "x86_64" else ".so"
+    elif sys.platform == "win32" and ".dll" in target.suffixes:
+        suffix = ".dll"
+    else:
+        suffix = target.suffixes[0]
+    return f"model-{plan.device}{suffix}"

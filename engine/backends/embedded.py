@@ -1,0 +1,99 @@
+"""The compiler inside this package: `python -P -m engine.embedded`, with the official CLI's flags."""
+
+import importlib.util
+import sys
+
+from engine.backends.base import Folders, StageCommand, library_name
+from engine.catalog import QUANTIZATIONS
+from engine.errors import ToolchainError, UsageError
+from engine.model.facts import ModelFacts
+from engine.plan import ExportPlan
+
+TARGETS = ("webgpu", "cpu")
+"""The devices it compiles for; weights and configuration are the same for all devices."""
+
+_PROGRAM = (sys.executable, "-P", "-m", "engine.embedded")
+
+
+class EmbeddedBackend:
+    """Needs nothing but what pip installed with this package."""
+
+    name = "embedded"
+
+    def check(self, plan: ExportPlan, facts: ModelFacts | None) -> None:
+        """Raise UsageError for what it does not cover, ToolchainError where the compiler is missing."""
+        if facts is not None:
+            facts.decoder()
+        if plan.quantization not in QUANTIZATIONS:
+            raise UsageError(
+                f"quantization.mode = {plan.quantization!r} is not one the embedded compiler knows.",
+                why=f"It knows {', '.join(QUANTIZATIONS)}.",
+            )
+        if plan.compile and plan.device not in TARGETS:
+            library_name(plan)
+            raise UsageError(
+                f"This version does not compile for {plan.device}, only for {' and '.join(TARGETS)}.",
+                remedy=f"Pass --no-compile for weights and configuration, which serve {plan.device} as well, "
+                "or choose another target.device.",
+            )
+        if plan.compile:
+            for module, package in (("tvm", "apache-tvm"), ("ziglang", "ziglang")):
+                if importlib.util.find_spec(module) is None:
+                    raise ToolchainError(
+                        f"Compiling needs {package}, which is not installed here.",
+                        why="It has no wheels for Intel Macs and 32 bit systems.",
+                        remedy=f"Run: {sys.executable} -m pip install --upgrade mlc-wizard\n"
+                        "or pass --no-compile for weights and configuration only.",
+                    )
+
+    def commands(self, plan: ExportPlan, folders: Folders) -> tuple[StageCommand, ...]:
+        """The three stages; flags at their defaults are left out."""
+        model = ("--quantization", plan.quantization, *_flag("--model-type", plan.model_type, "auto"))
+        commands = [
+            StageCommand(
+                stage="convert_weight",
+                argv=(
+                    *(*_PROGRAM, "convert_weight", str(folders.source), *model),
+                    *("-o", str(folders.building("convert_weight"))),
+                ),
+                inputs=(folders.source,),
+                packages=("mlc-wizard", "numpy", "ml_dtypes"),
+            ),
+            StageCommand(
+                stage="gen_config",
+                argv=(
+                    *(*_PROGRAM, "gen_config", str(folders.source), *model),
+                    *("--conv-template", plan.conv_template),
+                    *_flag("--context-window-size", plan.context_window_size),
+                    *_flag("--sliding-window-size", plan.sliding_window_size),
+                    *_flag("--prefill-chunk-size", plan.prefill_chunk_size),
+                    *_flag("--attention-sink-size", plan.attention_sink_size),
+                    *_flag("--tensor-parallel-shards", plan.tensor_parallel_shards, 1),
+                    *_flag("--max-batch-size", plan.max_batch_size, 1),
+                    *("-o", str(folders.building("gen_config"))),
+                ),
+                inputs=(folders.source,),
+                packages=("mlc-wizard", "tokenizers", "jinja2"),
+            ),
+        ]
+        if plan.compile:
+            commands.append(
+                StageCommand(
+                    stage="compile",
+                    argv=(
+                        *(*_PROGRAM, "compile", str(folders.config), *model, "--device", plan.device),
+                        *_flag("--host", plan.host, "auto"),
+                        *("--opt", plan.opt),
+                        *_flag("--system-lib-prefix", plan.system_lib_prefix, "auto"),
+                        *_flag("--overrides", plan.overrides, ""),
+                        *("-o", str(folders.building("compile") / library_name(plan))),
+                    ),
+                    inputs=(folders.config,),
+                    packages=("mlc-wizard", "apache-tvm", "apache-tvm-ffi", "ziglang"),
+                )
+            )
+        return tuple(commands)
+
+
+def _flag(name: str, value: str | int | None, default: str | int | None = None) -> tuple[str, ...]:
+    return () if value == default or value is None else (name, str(value))

@@ -1,0 +1,51 @@
+"""Writing to a disk that may be full or forbidden."""
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from engine.errors import StageError, WizardError
+
+
+def disk_error(error: OSError, path: Path) -> WizardError:
+    """`error` in plain words; `path` is what was being written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = ""
+        with contextlib.suppress(OSError):
+            free = (
+                f"{shutil.disk_usage(path if path.is_dir() else path.parent).free / 2**20:.0f} MiB are free."
+            )
+        return no_space(path, free)
+    return StageError(
+        f"{path} cannot be written: {error.strerror or error}.",
+        remedy="Check the folder's permissions, or choose another with --output.",
+    )
+
+
+def no_space(path: Path, why: str = "") -> StageError:
+    """There is no room left where `path` is."""
+    return StageError(
+        f"No space left on the disk that holds {path}.",
+        why=why,
+        remedy="Free some space, or choose another disk with --output; finished stages are kept.",
+    )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, whole or not at all.
+
+    Raises a WizardError where there is no room or no permission.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise disk_error(error, path) from None

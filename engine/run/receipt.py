@@ -1,0 +1,110 @@
+"""OUT/export-receipt.json: what was made, of what, with what, and what was verified about it."""
+
+import dataclasses
+import json
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from engine import preset
+from engine.backends.base import library_name
+from engine.catalog import QUANTIZATIONS
+from engine.estimate import MIB, estimate
+from engine.events import Check
+from engine.model.facts import ModelFacts
+from engine.plan import ExportPlan
+from engine.run.disk import write_atomically
+from engine.run.fingerprint import versions
+from engine.run.workspace import RECEIPT_NAME, File, StageState
+
+LOW_RESOURCE_MB = 3000
+"""WebLLM's own table marks nearly all models up to this much `vram_required_MB` for small devices."""
+
+_PACKAGES = (
+    "mlc-wizard",
+    "apache-tvm",
+    "apache-tvm-ffi",
+    "ziglang",
+    "numpy",
+    "tokenizers",
+    "huggingface_hub",
+)
+
+
+def write(
+    output: Path,
+    *,
+    plan: ExportPlan,
+    facts: ModelFacts,
+    revision: str,
+    backend: str,
+    stages: Mapping[str, StageState],
+    files: Sequence[File],
+    checks: Sequence[Check],
+    started: datetime,
+    finished: datetime,
+) -> None:
+    """Write the receipt of a finished export into `output`.
+
+    `plan` is the plan as run, every open size filled in; `revision` the commit of a Hub model.
+    Raises a WizardError where it cannot be written.
+    """
+    document = {
+        "version": 1,
+        "preset": preset.dumps(dataclasses.replace(plan, revision=revision or plan.revision)),
+        "source": {
+            "source": plan.source,
+            "revision": revision,
+            "model_type": facts.model_type,
+            "architectures": facts.architectures,
+        },
+        "backend": backend,
+        "versions": {"python": platform.python_version(), **versions(_PACKAGES)},
+        "platform": platform.platform(),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "seconds": {name: round(state.seconds, 3) for name, state in stages.items()},
+        "files": [{"name": f.name, "size": f.size, "sha256": f.sha256} for f in files],
+        "checks": [dataclasses.asdict(check) for check in checks],
+    }
+    if plan.device == "webgpu" and plan.compile:
+        document["webllm"] = webllm(plan, facts)
+    write_atomically(output / RECEIPT_NAME, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def webllm(plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
+    """A ModelRecord for WebLLM's `appConfig.model_list`, and what its owner has to add to it.
+
+    `model` and `model_lib` are absolute URLs, which nobody knows before the files are published.
+    """
+    sizes = estimate(facts, plan)
+    vram = round(sizes.vram_bytes / MIB, 2)
+    return {
+        "model_record": {
+            "model_id": model_id(plan),
+            "vram_required_MB": vram,
+            "low_resource_required": vram <= LOW_RESOURCE_MB,
+            "required_features": required_features(plan),
+            "overrides": {"context_window_size": plan.context_window_size},
+        },
+        "to_fill_in": {
+            "model": "The absolute URL of this folder once published, for example "
+            "https://huggingface.co/OWNER/NAME; WebLLM itself appends /resolve/main/ to it.",
+            "model_lib": f"The absolute URL of {library_name(plan)}, for example "
+            f"https://huggingface.co/OWNER/NAME/resolve/main/{library_name(plan)}.",
+        },
+    }
+
+
+def model_id(plan: ExportPlan) -> str:
+    """NAME-QUANTIZATION-MLC, as WebLLM names its models."""
+    name = re.split(r"[/\\:]", plan.source.rstrip("/\\"))[-1] or "model"
+    return f"{name}-{plan.quantization}-MLC"
+
+
+def required_features(plan: ExportPlan) -> list[str]:
+    """The WebGPU features without which WebLLM should refuse to load the model."""
+    return ["shader-f16"] if QUANTIZATIONS[plan.quantization].needs_f16 else []

@@ -1,0 +1,248 @@
+"""A plan in, events out: the stages as children, each committed whole, and resumed where they ended."""
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine import process
+from engine.backends.base import Backend, StageCommand, library_name, shell_line
+from engine.errors import Cancelled, StageError, WizardError
+from engine.events import (
+    Check,
+    Event,
+    Output,
+    Progress,
+    RunEnded,
+    RunStarted,
+    StageEnded,
+    StageName,
+    StageStarted,
+)
+from engine.plan import ExportPlan
+from engine.run import failure, receipt
+from engine.run.disk import disk_error
+from engine.run.fingerprint import fingerprint
+from engine.run.job import Job, prepare
+from engine.run.log import Log
+from engine.run.workspace import RECEIPT_NAME, Workspace
+
+
+def run(
+    plan: ExportPlan, cancel: threading.Event, *, fresh: bool = False, backend: Backend | None = None
+) -> Iterator[Event]:
+    """Make the export that `plan` describes, skipping the stages that are finished already.
+
+    Raises a WizardError before the first event where the plan cannot be run at all; afterwards
+    failures are told by StageEnded and RunEnded. `cancel` ends the run within seconds, closing the
+    generator does too. `fresh` runs every stage again. `backend` overrides the choice by plan.
+    """
+    job = prepare(plan, backend)
+    with Workspace.locked(job.output, library_name(plan)) as workspace, Log(job.output) as log:
+        yield from _Run(job, workspace, log, cancel).events(fresh=fresh)
+
+
+class _Run:
+    def __init__(self, job: Job, workspace: Workspace, log: Log, cancel: threading.Event) -> None:
+        self.job = job
+        self.workspace = workspace
+        self.log = log
+        self.cancel = cancel
+        self.started = datetime.now(UTC)
+        self.checks: list[Check] = []
+        self.exit_code: int | None = None
+
+    def events(self, *, fresh: bool) -> Iterator[Event]:
+        began = time.monotonic()
+        stages = tuple(command.stage for command in self.job.commands())
+        self._open(stages, fresh=fresh)
+        error: WizardError | None = None
+        yield RunStarted(output=str(self.job.output), log=str(self.log.path), stages=stages)
+        try:
+            for stage in stages:
+                yield from self._visit(stage)
+        except WizardError as ended:
+            error = ended
+        files = [(file.name, file.size) for file in self.workspace.files()]
+        if error is None:
+            files.append((RECEIPT_NAME, (self.job.output / RECEIPT_NAME).stat().st_size))
+        cancelled = isinstance(error, Cancelled)
+        yield RunEnded(
+            outcome="done" if error is None else "cancelled" if cancelled else "failed",
+            exit_code=error.exit_code if error else 0,
+            seconds=time.monotonic() - began,
+            output=str(self.job.output),
+            files=tuple(files),
+            checks=tuple(self.checks),
+        )
+
+    def _open(self, stages: tuple[StageName, ...], *, fresh: bool) -> None:
+        """Take away what no longer holds."""
+        self.log.write([f"run started in {self.job.output}", *filter(None, [self.job.reason])])
+        receipt_path = self.job.output / RECEIPT_NAME
+        try:
+            # It says that the export was verified, which it no longer is once work begins.
+            receipt_path.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(error, receipt_path) from None
+        if fresh:
+            self.workspace.forget()
+        for stage in ("fetch", "compile"):
+            if stage not in stages:
+                self.workspace.remove(stage)
+
+    def _visit(self, stage: StageName) -> Iterator[Event]:
+        """One stage, from its first event to its StageEnded; raises what ended it otherwise."""
+        began = time.monotonic()
+        self.exit_code = None
+        detail = None
+        try:
+            if self.cancel.is_set():
+                raise _cancelled(stage)
+            command = next(c for c in self.job.commands() if c.stage == stage)
+            print_ = fingerprint(command, self.job.folders)
+            detail = self._why_skip(stage, print_)
+            if detail is None:
+                yield from self._execute(command, print_)
+        except WizardError as error:
+            self.workspace.discard(stage)
+            self._log_failure(stage, error)
+            yield StageEnded(
+                stage=stage,
+                outcome="cancelled" if isinstance(error, Cancelled) else "failed",
+                seconds=time.monotonic() - began,
+                exit_code=self.exit_code,
+                what=error.what,
+                why=error.why,
+                remedy=error.remedy,
+            )
+            raise
+        yield StageEnded(
+            stage=stage,
+            outcome="done" if detail is None else "skipped",
+            seconds=time.monotonic() - began,
+            exit_code=self.exit_code,
+            detail=detail or "",
+        )
+
+    def _why_skip(self, stage: StageName, print_: str) -> str | None:
+        """Why `stage` need not run, or None where it must."""
+        if stage == "verify" or not self.workspace.finished(stage, print_):
+            return None
+        if stage == "fetch":
+            result = self.workspace.stages[stage].result
+            try:
+                self.job = self.job.with_model(Path(result["folder"]))
+            except WizardError:  # the Hub client's cache was cleaned
+                return None
+            return f"fetched before, revision {result['revision']}; --fresh looks for a newer one"
+        return "finished before, nothing it depends on has changed"
+
+    def _execute(self, command: StageCommand, print_: str) -> Iterator[Event]:
+        stage, began = command.stage, time.monotonic()
+        self.workspace.begin(stage)
+        self.log.write([f"$ {shell_line(command.argv)}"], stage)
+        yield StageStarted(stage=stage, command=command.argv)
+        records: dict[str, Mapping[str, Any]] = {}
+        tail: deque[str] = deque(maxlen=50)
+        with contextlib.closing(process.stream(command.argv, self.cancel)) as items:
+            for item in items:
+                match item:
+                    case process.Lines(lines):
+                        self.log.write(lines, stage)
+                        tail.extend(line for line in lines if line.strip())
+                        yield Output(stage=stage, lines=lines)
+                    case process.Record("progress", body):
+                        if progress := _progress(stage, body):
+                            yield progress
+                    case process.Record("check", body):
+                        self.checks += _checks(body)
+                    case process.Record(kind, body):
+                        records[kind] = body
+                    case process.Exited(code, cancelled):
+                        self.exit_code = code
+                        if cancelled:
+                            raise _cancelled(stage)
+                        if code != 0:
+                            told = records.get("error")
+                            raise failure.of_stage(stage, code, told, tail, self.job.output)
+        self._conclude(stage, print_, time.monotonic() - began, dict(records.get("result", {})))
+
+    def _conclude(self, stage: StageName, print_: str, seconds: float, result: dict[str, Any]) -> None:
+        """Accept what `stage` made, or raise what is wrong with it."""
+        if stage == "verify":
+            self._judge()
+        elif stage == "fetch":
+            self.job = self.job.with_model(Path(result["folder"]))
+        elif not any(self.workspace.building(stage).iterdir()):
+            raise StageError(
+                f"{stage} ended without an error but wrote no file.", remedy=failure.see_log(self.job.output)
+            )
+        self.workspace.commit(stage, print_, seconds, result)
+        if stage == "verify":
+            self._write_receipt()
+
+    def _judge(self) -> None:
+        failed = [check for check in self.checks if not check.passed]
+        if not failed and self.checks:
+            return
+        try:
+            damaged = self.workspace.forget_damaged()
+        except OSError as error:
+            damaged = [str(error.filename)]
+        raise StageError(
+            f"{len(failed)} of {len(self.checks)} checks of the export failed: "
+            + "; ".join(f"{check.name}: {check.found}" for check in failed),
+            why=f"Changed since it was written: {', '.join(damaged)}." if damaged else "",
+            remedy="Run again: the stages of these files will be redone."
+            if damaged
+            else f"Run again with --fresh. {failure.see_log(self.job.output)}",
+        )
+
+    def _log_failure(self, stage: StageName, error: WizardError) -> None:
+        try:
+            self.log.write(str(error).splitlines(), stage)
+        except WizardError:
+            return  # most likely the very failure being logged: a full disk
+
+    def _write_receipt(self) -> None:
+        assert self.job.facts is not None
+        fetched = self.workspace.stages.get("fetch")
+        receipt.write(
+            self.job.output,
+            plan=self.job.plan,
+            facts=self.job.facts,
+            revision=str(fetched.result.get("revision", "")) if fetched else "",
+            backend=self.job.backend.name,
+            stages=self.workspace.stages,
+            files=self.workspace.files(),
+            checks=self.checks,
+            started=self.started,
+            finished=datetime.now(UTC),
+        )
+
+
+def _cancelled(stage: StageName) -> Cancelled:
+    return Cancelled(
+        f"Stopped in {stage}.", remedy="Run the same command again to go on; finished stages are kept."
+    )
+
+
+def _progress(stage: StageName, body: Mapping[str, Any]) -> Progress | None:
+    match body:
+        case {"done": int(done), "total": int() | None as total, "unit": str(unit)}:
+            return Progress(
+                stage=stage, done=done, total=total, unit=unit, detail=str(body.get("detail", ""))
+            )
+    return None
+
+
+def _checks(body: Mapping[str, Any]) -> tuple[Check, ...]:
+    match body:
+        case {"name": str(name), "passed": bool(passed), "found": str(found)}:
+            return (Check(name=name, passed=passed, found=found),)
+    return ()
