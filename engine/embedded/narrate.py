@@ -7,6 +7,7 @@ keep their place among the lines; by hand, progress is a plain line at most once
 {"progress": {"done": int, "total": int | null, "unit": str, "detail": str}}
 {"error": {"what": str, "why": str, "remedy": str, "exit_code": int}}
 {"check": {"name": str, "passed": bool, "found": str}}
+{"result": {...}}  what the stage leaves to those after it, beside its files; by hand, JSON on stdout
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 
 from engine.errors import WizardError
 from engine.events import Check
@@ -74,3 +76,12 @@ def check(done: Check) -> None:
         _write(RECORD_SEPARATOR + json.dumps({"check": dataclasses.asdict(done)}))
     else:
         _write(f"{'ok    ' if done.passed else 'FAILED'} {done.name}: {done.found}")
+
+
+def result(values: Mapping[str, str]) -> None:
+    """Tell the runner `values`, which later stages need."""
+    if records():
+        _write(RECORD_SEPARATOR + json.dumps({"result": dict(values)}))
+    else:
+        sys.stdout.write(json.dumps(dict(values)) + "\n")
+        sys.stdout.flush()
