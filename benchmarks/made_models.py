@@ -1,4 +1,4 @@
-"""Checkpoints of real shapes with seeded random weights, for timing; `python -m benchmarks.made_models FOLDER`."""
+"""Checkpoints of real shapes, with seeded random weights, for timing (`... made_models FOLDER`)."""
 
 import json
 import struct

@@ -28,7 +28,7 @@ from engine.embedded.weights import Shard, ShardWriter, plan_shards
 from engine.errors import UsageError
 
 # Elements a block has, at least a row: its intermediate values (float32) stay within a core's cache.
-_BLOCK = 2**17
+_BLOCK = 2**18
 
 ProgressCallback = Callable[[int, int | None, str, str], None]
 

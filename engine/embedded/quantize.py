@@ -100,7 +100,7 @@ def _grouped(source: NDArray[Any], size: int, half: bool) -> NDArray[np.float32]
     """The values of `source` in the model dtype, as float32 [size, groups]."""
     if source.dtype == FLOAT32:
         if not half:
-            return np.ascontiguousarray(source.reshape(-1, size).T)
+            return np.array(source.reshape(-1, size).T, order="C")  # a copy also where none is needed
         source = _cast(source, FLOAT16)
     codes = source.view("<u2").reshape(-1, size).T
     return np.asarray(np.take(_values_table(source.dtype, half), codes, mode="wrap"))
