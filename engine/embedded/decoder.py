@@ -1,0 +1,223 @@
+"""One decoder-only transformer, as relax expressions, from a DecoderSpec.
+
+Activations are float32 and two-dimensional, [tokens, features]; weights and the KV cache have the
+dtype of the quantization.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from tvm import relax, te, tirx
+from tvm.target import Target
+
+from engine.catalog import Quantization
+from engine.embedded.kernels import elementwise, linear, norm, rope
+from engine.embedded.kernels.attention import AttentionShape
+from engine.embedded.spec import DecoderSpec, LayerSpec, Parameter
+from engine.embedded.stored import is_quantized, stored_tensors
+from engine.errors import UsageError
+
+
+def attention_shape(spec: DecoderSpec, quantization: Quantization) -> AttentionShape:
+    """The attention that every layer of `spec` has.
+
+    Raises UsageError where windowed layers differ in their window: the kernels know one.
+    """
+    windows = {layer.window for layer in spec.layers if layer.window is not None}
+    if len(windows) > 1:
+        raise UsageError(
+            f"The layers of this model have different attention windows: {sorted(windows)} tokens.",
+            why="The embedded compiler supports one window size in a model.",
+        )
+    return AttentionShape(
+        num_heads=spec.num_attention_heads,
+        num_kv_heads=spec.num_key_value_heads,
+        head_dim=spec.head_dim,
+        dtype=quantization.model_dtype,
+        window=next(iter(windows), None),
+    )
+
+
+def _is_one(tokens: tirx.Expr) -> bool:
+    return isinstance(tokens, tirx.IntImm) and int(tokens) == 1
+
+
+class Decoder:
+    """Emits the decoder into the function that `bb` is building, with `weights` as its parameters.
+
+    `weights` is the relax tuple of all stored tensors in the order of `parameters`.
+    """
+
+    def __init__(
+        self,
+        bb: relax.BlockBuilder,
+        weights: relax.Expr,
+        *,
+        spec: DecoderSpec,
+        parameters: Sequence[Parameter],
+        quantization: Quantization,
+        target: Target,
+    ) -> None:
+        self.bb = bb
+        self.spec = spec
+        self.quantization = quantization
+        self.gpu = target.kind.name != "llvm"
+        self.weights = weights
+        self.parameters = {p.name: p for p in parameters}
+        self.index: dict[str, int] = {}
+        for parameter in parameters:
+            for stored in stored_tensors(parameter, quantization):
+                self.index[stored.name] = len(self.index)
+
+    def _stored(self, name: str) -> list[relax.Expr]:
+        """The stored tensors of parameter `name`: one, or words and scales."""
+        parameter = self.parameters[name]
+        return [
+            self.bb.emit(relax.TupleGetItem(self.weights, self.index[t.name]))
+            for t in stored_tensors(parameter, self.quantization)
+        ]
+
+    def _call(
+        self, name: str, kernel: tirx.PrimFunc, inputs: list[relax.Expr], out: relax.TensorType
+    ) -> relax.Expr:
+        """Call `kernel`, which the module holds once however often it is called."""
+        return self.bb.emit(relax.call_tir(self.bb.add_func(kernel, name), inputs, out))
+
+    def _te(
+        self, expression: Callable[..., te.Tensor], *inputs: relax.Expr, **settings: object
+    ) -> relax.Expr:
+        """Call a tensor expression; `settings` are constants of its own, not of TVM."""
+        name = expression.__name__
+        return self.bb.emit_te(partial(expression, **settings), *inputs, primfunc_name_hint=name)
+
+    def embed(self, ids: relax.Expr) -> relax.Expr:
+        """int32 [n] to float32 [n, hidden]."""
+        return self._te(
+            elementwise.embedding,
+            ids,
+            *self._stored(f"{self.spec.prefix}embed_tokens.weight"),
+            hidden_size=self.spec.hidden_size,
+            quantization=self.quantization,
+            scale=self.spec.embedding_scale,
+        )
+
+    def forward(self, x: relax.Expr, cache: relax.Expr) -> relax.Expr:
+        """All layers on float32 [n, hidden], appending to `cache`; the final norm is not applied."""
+        n = x.ty.shape[0]
+        positions = self.bb.emit(
+            relax.call_pure_packed(
+                "vm.builtin.attention_kv_cache_get_query_positions",
+                cache,
+                ty_args=relax.TensorType((n,), "int32"),
+            )
+        )
+        tables: dict[tuple[object, ...], relax.Expr] = {}
+        for i, layer in enumerate(self.spec.layers):
+            key = (layer.rope_theta, layer.rope_scaling)
+            if key not in tables:
+                tables[key] = self._rope_table(positions, layer)
+            x = self._layer(i, layer, x, tables[key], cache)
+        return x
+
+    def logits(self, x: relax.Expr) -> relax.Expr:
+        """The logits after the last row of float32 [n, hidden]: float32 [1, 1, vocab]."""
+        spec = self.spec
+        last = x if _is_one(x.ty.shape[0]) else self._te(elementwise.last_row, x)
+        last = self._norm(last, f"{spec.prefix}norm.weight")
+        if spec.tie_word_embeddings:
+            head = f"{spec.prefix}embed_tokens.weight"
+        else:
+            head = f"{spec.prefix.removesuffix('model.')}lm_head.weight"
+        out = self._linear(last, head)
+        return self.bb.emit(relax.op.reshape(out, (1, 1, spec.vocab_size)))
+
+    def _rope_table(self, positions: relax.Expr, layer: LayerSpec) -> relax.Expr:
+        return self._te(rope.rope_table, positions, head_dim=self.spec.head_dim, layer=layer)
+
+    def _layer(
+        self, i: int, layer: LayerSpec, x: relax.Expr, table: relax.Expr, cache: relax.Expr
+    ) -> relax.Expr:
+        spec, prefix = self.spec, f"{self.spec.prefix}layers.{i}."
+        attended = self._attention(i, layer, self._norm(x, f"{prefix}input_layernorm.weight"), table, cache)
+        if spec.sandwich_norms:
+            x = self._norm(attended, f"{prefix}post_attention_layernorm.weight", residual=x)
+            inner = self._norm(x, f"{prefix}pre_feedforward_layernorm.weight")
+            out = self._mlp(inner, prefix)
+            return self._norm(out, f"{prefix}post_feedforward_layernorm.weight", residual=x)
+        x = self._te(elementwise.add, x, attended)
+        inner = self._norm(x, f"{prefix}post_attention_layernorm.weight")
+        return self._te(elementwise.add, x, self._mlp(inner, prefix))
+
+    def _attention(
+        self, i: int, layer: LayerSpec, x: relax.Expr, table: relax.Expr, cache: relax.Expr
+    ) -> relax.Expr:
+        spec, prefix = self.spec, f"{self.spec.prefix}layers.{i}.self_attn."
+        n, heads, d = x.ty.shape[0], spec.num_attention_heads, spec.head_dim
+        dtype = self.quantization.model_dtype
+        names = ("qkv_proj",) if spec.fused_qkv else ("q_proj", "k_proj", "v_proj")
+        inputs = [self._linear(x, f"{prefix}{name}.weight") for name in names]
+        inputs.append(table)
+        if spec.qk_norm:
+            for name in ("q_norm", "k_norm"):
+                inputs += self._stored(f"{prefix}{name}.weight")
+        joined = heads + 2 * spec.num_key_value_heads
+        kernel = rope.rotate_qkv(
+            num_heads=heads,
+            num_kv_heads=spec.num_key_value_heads,
+            head_dim=d,
+            out_dtype=dtype,
+            fused=spec.fused_qkv,
+            norm=(spec.rms_norm_eps, dtype) if spec.qk_norm else None,
+            gpu=self.gpu,
+        )
+        qkv = self._call("rotate_qkv", kernel, inputs, relax.TensorType((n, joined, d), dtype))
+        # The sign tells our kernels that this layer has a window.
+        scale = spec.attention_scale if layer.window is None else -spec.attention_scale
+        out = self.bb.emit(
+            relax.call_dps_packed(
+                "vm.builtin.attention_kv_cache_attention_with_fused_qkv",
+                [cache, relax.prim_value(i), relax.prim_value(scale), qkv],
+                out_ty=relax.TensorType((n, heads, d), dtype),
+            )
+        )
+        out = self.bb.emit(relax.op.reshape(out, (n, heads * d)))
+        if dtype != "float32":
+            out = self.bb.emit(relax.op.astype(out, "float32"))
+        return self._linear(out, f"{prefix}o_proj.weight")
+
+    def _mlp(self, x: relax.Expr, prefix: str) -> relax.Expr:
+        gate_up = self._linear(x, f"{prefix}mlp.gate_up_proj.weight")
+        inner = self._te(elementwise.gated, gate_up, activation=self.spec.activation)
+        return self._linear(inner, f"{prefix}mlp.down_proj.weight")
+
+    def _linear(self, x: relax.Expr, name: str) -> relax.Expr:
+        """float32 [n, in_features] to float32 [n, out_features] by the stored matrix `name`."""
+        rows, columns = self.parameters[name].shape
+        n = x.ty.shape[0]
+        if not self.gpu:
+            kernel, symbol = linear.matmul_cpu, "matmul"
+        elif _is_one(n):
+            kernel, symbol = linear.gemv_gpu, "gemv"
+        else:
+            kernel, symbol = linear.gemm_gpu, "gemm"
+        quantized = is_quantized(self.parameters[name], self.quantization)
+        func = kernel(rows, columns, self.quantization, quantized)
+        return self._call(
+            f"{symbol}_{rows}x{columns}",
+            func,
+            [x, *self._stored(name)],
+            relax.TensorType((n, rows), "float32"),
+        )
+
+    def _norm(self, x: relax.Expr, name: str, residual: relax.Expr | None = None) -> relax.Expr:
+        (size,) = self.parameters[name].shape
+        func = norm.rms_norm(
+            size,
+            self.spec.rms_norm_eps,
+            self.quantization.model_dtype,
+            residual=residual is not None,
+            gpu=self.gpu,
+        )
+        inputs = [x, *self._stored(name)] + ([] if residual is None else [residual])
+        name = "rms_norm" if residual is None else "rms_norm_add"
+        return self._call(name, func, inputs, relax.TensorType(x.ty.shape, "float32"))
