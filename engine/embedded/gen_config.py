@@ -194,7 +194,7 @@ def generate(
         "model_task": "chat",
         "embedding_metadata": None,
     }
-    files = {name: (folder.path / name).read_bytes() for name in names}
+    files = {name: folder.read_bytes(name) for name in names}
     files[CONFIG_NAME] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
     _write(output, files)
     return Generated(
@@ -267,7 +267,7 @@ def _sampling(folder: ModelFolder, warnings: list[str]) -> dict[str, float]:
                 f"generation_config.json says {key} = {value!r}, which cannot be: {default} instead"
             )
             value = None
-        out[key] = default if value is None else value
+        out[key] = default if value is None else float(value)
     return out
 
 

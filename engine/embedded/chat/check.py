@@ -107,7 +107,7 @@ class Reference:
         exact = (
             prompt.ids[: len(held)] == held
             and prompt.ids[len(prompt.ids) - len(added) :] == added
-            and self.decode(reply).strip() == prompt.messages[1]["content"]
+            and self.decode(reply).removeprefix(" ") == prompt.messages[1]["content"]
         )
         text = "".join(conversation.pieces(prompt.messages, start=2))
         after_reply = prompt.text.partition(prompt.messages[1]["content"])[2]

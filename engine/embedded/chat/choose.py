@@ -34,7 +34,9 @@ def choose_conversation(folder: ModelFolder, name: str = AUTO) -> Choice:
     if name not in (AUTO, NONE):
         named_template(name)
     template, warnings = (None, []) if name == NONE else _template(folder)
-    after_reply, cases, extra = "", (), ()  # type: str, tuple[Case, ...], tuple[str, ...]
+    after_reply = ""
+    cases: tuple[Case, ...] = ()
+    extra: tuple[str, ...] = ()
     bos = bos_token(folder)
     if name in NAMED:
         known = NAMED[name]
@@ -48,7 +50,7 @@ def choose_conversation(folder: ModelFolder, name: str = AUTO) -> Choice:
         conversation, cases, found = derive(
             template, folder.tokenizer, bos=bos, added_tokens=folder.added_tokens
         )
-        after_reply = found.after_reply
+        after_reply = found.after_reply if found.multi_turn else ""
         if found.system is None:
             warnings.append(
                 "the model's chat template has no system role: a system message goes to the head of the "
@@ -91,9 +93,9 @@ def _template(folder: ModelFolder) -> tuple[ChatTemplate | None, list[str]]:
 
 
 def _told(cases: tuple[Case, ...]) -> list[str]:
-    """One line for each case that differs though the model's template has it."""
-    return [
-        f"{case.name}: {case.difference}"
-        for case in cases
-        if case.supported and not case.exact and case.name != KEPT_CACHE
-    ]
+    """One line for each way in which cases differ though the model's template has them."""
+    told: dict[str, list[str]] = {}
+    for case in cases:
+        if case.supported and not case.exact and case.name != KEPT_CACHE:
+            told.setdefault(case.difference, []).append(case.name)
+    return [f"{'; '.join(names)}: {difference}" for difference, names in told.items()]

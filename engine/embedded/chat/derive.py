@@ -30,7 +30,8 @@ class Outline:
 
     `begin` + question + `generation` is a chat of one turn; question + `after_user` + reply +
     `after_reply` + question is what follows. `system` is what surrounds a system message, up to the
-    question; None where the template has no place for one.
+    question; None where the template has no place for one. Without `multi_turn` the template refuses a
+    second turn, and what stands between turns is guessed from the only one.
     """
 
     begin: str
@@ -38,22 +39,23 @@ class Outline:
     after_user: str
     after_reply: str
     system: tuple[str, str] | None
+    multi_turn: bool
 
 
 def outline(template: ChatTemplate) -> Outline:
     """Render sentinels and cut the renderings at them.
 
     Raises TemplateFailure when not even one user message can be rendered and found again.
-    A template that refuses a second turn is given the texts of its only one.
     """
     question: Message = {"role": "user", "content": _USER}
     begin, generation = _split(template, [question], _USER)
+    multi_turn = True
     try:
         chat: list[Message] = [question, {"role": "assistant", "content": _REPLY}]
         chat.append({"role": "user", "content": _NEXT})
         _, after_user, after_reply, _ = _split(template, chat, _USER, _REPLY, _NEXT)
     except TemplateFailure:
-        after_user, after_reply = generation, begin
+        after_user, after_reply, multi_turn = generation, begin, False
     system = None
     try:
         before, between, _ = _split(
@@ -63,7 +65,12 @@ def outline(template: ChatTemplate) -> Outline:
     except TemplateFailure:
         pass
     return Outline(
-        begin=begin, generation=generation, after_user=after_user, after_reply=after_reply, system=system
+        begin=begin,
+        generation=generation,
+        after_user=after_user,
+        after_reply=after_reply,
+        system=system,
+        multi_turn=multi_turn,
     )
 
 
@@ -89,7 +96,10 @@ def derive(
     """
     found = outline(template)
     reference = Reference(template, tokenizer)
-    markers = sorted(added_tokens, key=len, reverse=True)
+    texts = "".join(
+        (found.begin, found.generation, found.after_user, found.after_reply, *(found.system or ()))
+    )
+    markers = sorted((m for m in added_tokens if m.strip() and m in texts), key=len, reverse=True)
     best: tuple[tuple[tuple[bool, ...], int], Conversation, tuple[Case, ...]] | None = None
     for candidate in _candidates(found, tokenizer, bos, markers):
         cases = reference.compare(candidate)
@@ -137,7 +147,7 @@ def _candidates(
             shared = _common_prefix(opening, found.generation)
             for at in _cuts(shared, markers, prefer=after_reply):
                 seps = (shared[:at], after_reply)
-                yield Conversation(
+                plain = Conversation(
                     name="custom",
                     system_template=start.system_template,
                     system_message=start.system_message,
@@ -149,6 +159,12 @@ def _candidates(
                     role_content_sep=content_sep,
                     role_empty_sep=found.generation[len(shared) :],
                 )
+                yield plain
+                # A tokenizer may put a space before every text it is given: then the one here is too much.
+                spaced = [role for role, text in plain.roles.items() if text.startswith(" ")]
+                for drop in (spaced, *([role] for role in spaced)) if spaced else ():
+                    fewer = {role: text[role in drop :] for role, text in plain.roles.items()}
+                    yield dataclasses.replace(plain, roles=fewer)
 
 
 @dataclass(frozen=True, kw_only=True)

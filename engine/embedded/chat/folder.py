@@ -50,6 +50,16 @@ class ModelFolder:
                 remedy="Give the folder of a Hugging Face model, with config.json and its tokenizer files.",
             )
 
+    def read_bytes(self, name: str) -> bytes:
+        """The content of one file; raises UsageError where it cannot be read."""
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"{self.path / name} cannot be read: {error.strerror or error}",
+                remedy="Allow reading it, or download it again.",
+            ) from error
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.json, as it is written."""

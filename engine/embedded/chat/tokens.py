@@ -36,7 +36,7 @@ def completion_prefix(folder: ModelFolder) -> tuple[int, ...]:
     """
     encode = folder.tokenizer.encode
     bare, full = (encode("a", add_special_tokens=special).ids for special in (False, True))
-    if len(full) > len(bare) and (before := full[: full.index(bare[0])]):
+    if bare and bare[0] in full and (before := full[: full.index(bare[0])]):
         return tuple(before)
     bos = bos_token(folder)
     return (bos[1],) if bos and folder.tokenizer_config.get("add_bos_token") else ()
@@ -66,7 +66,8 @@ def stops(folder: ModelFolder, after_reply: str = "", extra: Iterable[str] = ())
         warnings.append(f"the files disagree on what ends a reply ({told}): each of them does")
     found = set().union(*named.values()) if named else set()
 
-    end, strings = _end_of_turn(folder, after_reply), ()  # type: str, tuple[str, ...]
+    strings: tuple[str, ...] = ()
+    end = _end_of_turn(folder, after_reply)
     number = folder.added_tokens.get(end)
     if number is not None:
         found.add(number)
