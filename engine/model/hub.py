@@ -1,0 +1,210 @@
+"""`python -m engine.model.hub ID [--revision R]`: fetch a model of the Hub into the Hub client's cache.
+
+A program of its own, so that the Hub client never runs in the process that shows the screen. Token,
+cache, endpoint and offline mode are the client's own: HF_TOKEN or `hf auth login`, HF_HOME,
+HF_ENDPOINT, HF_HUB_OFFLINE. Tells the folder and the commit as a record, by hand as JSON on stdout.
+"""
+
+import argparse
+import fnmatch
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+from engine.embedded import narrate
+from engine.embedded.families.registry import family_of
+from engine.errors import Cancelled, StageError, UsageError, WizardError
+from engine.machine import disk_free
+from engine.model import hub_errors
+from engine.model.config import normalise
+from engine.model.facts import CONFIG_FILE
+from engine.model.tensors import INDEX_FILE, SINGLE_FILE, open_tensors, read_json_object
+
+# What the stages read, beside the weights; all at the top of the repository.
+SMALL_FILES = (
+    CONFIG_FILE,
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template*",
+)
+_TIMEOUT_S = 30
+_stop = threading.Event()
+_telling = threading.Lock()
+
+
+class _Bytes(tqdm):
+    """Passes the client's count of bytes on as progress; shows no bar of its own.
+
+    The client makes one such bar for all files together, named as here, and others that are no
+    concern of ours.
+    """
+
+    fetched_before = 0
+    wanted = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._counts = kwargs.get("name") == "huggingface_hub.snapshot_download" and kwargs.get("unit") == "B"
+        self._seen = 0
+        super().__init__(*args, **(kwargs | {"disable": True}))  # type: ignore[no-untyped-call]
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count `n` more; raises Stopped in the thread that downloads once the user has stopped."""
+        if _stop.is_set():
+            raise hub_errors.Stopped
+        if self._counts:
+            with _telling:
+                self._seen += int(n or 0)
+                done = min(_Bytes.fetched_before + self._seen, _Bytes.wanted)
+                narrate.progress(done, _Bytes.wanted, "bytes")
+        return None
+
+
+def fetch(repo_id: str, revision: str = "", embedded_model_type: str = "") -> tuple[Path, str]:
+    """The folder of the fetched snapshot and its commit.
+
+    `embedded_model_type`: a model type, or "auto" for the one in config.json; where it is given, a
+    model that the embedded compiler does not know is refused before its weights are fetched.
+    Raises NotAuthorizedError, UsageError or StageError in plain words. Where the Hub cannot be
+    reached a complete copy in the cache serves, which is said.
+    """
+    try:
+        return _fetch(repo_id, revision, embedded_model_type)
+    except Exception as error:
+        if _stop.is_set():
+            raise Cancelled("Stopped while fetching.") from None
+        if hub_errors.unreachable(error) and (folder := _cached(repo_id, revision)):
+            narrate.say(
+                f"The Hub cannot be reached: using {repo_id} as fetched before, commit {folder.name}."
+            )
+            return folder, folder.name
+        raise hub_errors.explain(error, repo_id, revision, constants.ENDPOINT) from None
+
+
+def _fetch(repo_id: str, revision: str, embedded_model_type: str) -> tuple[Path, str]:
+    info = HfApi().model_info(repo_id, revision=revision or None, files_metadata=True, timeout=_TIMEOUT_S)
+    assert info.sha is not None
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if CONFIG_FILE not in sizes:
+        raise UsageError(
+            f"{repo_id} has no {CONFIG_FILE}.",
+            why=_what_it_has(list(sizes)),
+            remedy="Choose the repository of the original model, in transformers' format.",
+        )
+    if embedded_model_type:
+        config = read_json_object(Path(hf_hub_download(repo_id, CONFIG_FILE, revision=info.sha)))
+        family_of(normalise(config), embedded_model_type)
+    names = [
+        name for name in sizes if any(fnmatch.fnmatchcase(name, p) for p in SMALL_FILES) and "/" not in name
+    ]
+    names += _weight_files(repo_id, info.sha, sizes)
+    _check_room({n: sizes[n] for n in names if not _is_cached(repo_id, n, info.sha)}, repo_id)
+    _Bytes.wanted = sum(sizes[name] for name in names)
+    _Bytes.fetched_before = sum(sizes[n] for n in names if _is_cached(repo_id, n, info.sha))
+    narrate.progress(_Bytes.fetched_before, _Bytes.wanted, "bytes")
+    # A name stands for itself here but for the characters that mean something in a pattern.
+    patterns = [name.replace("[", "[[]") for name in names]
+    folder = snapshot_download(repo_id, revision=revision or None, allow_patterns=patterns, tqdm_class=_Bytes)
+    narrate.progress(_Bytes.wanted, _Bytes.wanted, "bytes")
+    return Path(folder), Path(folder).name
+
+
+def _weight_files(repo_id: str, commit: str, sizes: dict[str, int]) -> list[str]:
+    """The safetensors files of the model, with their index; copies in other formats stay where they are."""
+    if INDEX_FILE in sizes:
+        index = read_json_object(Path(hf_hub_download(repo_id, INDEX_FILE, revision=commit)))
+        weight_map = index.get("weight_map")
+        files = sorted({str(f) for f in weight_map.values()}) if isinstance(weight_map, dict) else []
+        return [INDEX_FILE, *(name for name in files if name in sizes)]
+    if SINGLE_FILE in sizes:
+        return [SINGLE_FILE]
+    raise UsageError(
+        f"{repo_id} has no weights in safetensors.",
+        why=_what_it_has(list(sizes)),
+        remedy="Choose the repository of the original model, or one that holds it in safetensors.",
+    )
+
+
+def _what_it_has(names: list[str]) -> str:
+    if any(name.startswith("adapter_") for name in names):
+        return "It holds a LoRA adapter, which must be merged into its base model first."
+    for suffix, what in ((".gguf", "GGUF"), (".bin", "pickled PyTorch"), (".onnx", "ONNX")):
+        if any(name.endswith(suffix) for name in names):
+            return f"It holds {what} files."
+    return ""
+
+
+def _is_cached(repo_id: str, name: str, commit: str) -> bool:
+    return isinstance(try_to_load_from_cache(repo_id, name, revision=commit), str)
+
+
+def _check_room(missing: dict[str, int], repo_id: str) -> None:
+    """Raise StageError where what is to be fetched will not fit, before it fails half way."""
+    cache = Path(constants.HF_HUB_CACHE)
+    needed, free = sum(missing.values()), disk_free(cache)
+    if needed > free:
+        raise StageError(
+            f"{repo_id} takes {needed / 1e6:,.0f} MB more, and the disk of {cache} has "
+            f"{free / 1e6:,.0f} MB free.",
+            remedy="Make room (`hf cache` shows what is there), or set HF_HOME to a folder on another disk.",
+        )
+
+
+def _cached(repo_id: str, revision: str) -> Path | None:
+    """The snapshot in the cache, if it is there with all its weights."""
+    try:
+        # The client would ask for every file of the repository; the weights are checked here.
+        needed = [CONFIG_FILE, "tokenizer*"]
+        folder = Path(
+            snapshot_download(
+                repo_id, revision=revision or None, allow_patterns=needed, local_files_only=True
+            )
+        )
+        open_tensors(folder)
+    except Exception:  # whatever is wrong with it, the caller tells why the Hub was not asked
+        return None
+    return folder if (folder / CONFIG_FILE).is_file() else None
+
+
+def _on_signal(number: int, frame: object) -> None:  # noqa: ARG001
+    """Let the downloading threads end themselves: the client then removes its half files."""
+    _stop.set()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Fetch, tell where it is, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m engine.model.hub", description=__doc__)
+    parser.add_argument("repo_id", metavar="ID", help="model id, owner/name")
+    parser.add_argument("--revision", default="", help="commit, branch or tag; the newest by default")
+    parser.add_argument(
+        "--embedded-model-type",
+        default="",
+        metavar="TYPE",
+        help="refuse what the embedded compiler does not know; auto: read the type from config.json",
+    )
+    arguments = parser.parse_args(argv)
+    for name in ("SIGINT", "SIGTERM"):
+        signal.signal(getattr(signal, name), _on_signal)
+    try:
+        folder, commit = fetch(arguments.repo_id, arguments.revision, arguments.embedded_model_type)
+    except WizardError as error:
+        narrate.failed(error)
+        return error.exit_code
+    narrate.result({"folder": str(folder), "revision": commit})
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a stalled connection in another thread must not hold the program

@@ -1,0 +1,319 @@
+"""The fetch child with the real Hub client, against a small Hub on loopback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_server import Hub, Repository, serving
+
+from engine.model import facts
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+EXTRA = {
+    "README.md": b"# a model",
+    "pytorch_model.bin": b"p" * 4000,
+    "model-q4.gguf": b"g" * 4000,
+    "onnx/model.onnx": b"o" * 4000,
+    "consolidated.safetensors": b"c" * 4000,
+    "original/tokenizer.model": b"t" * 400,
+}
+RECORD = "\x1e"
+
+
+def files_of(name: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (GOLDEN / name / "hf").iterdir()}
+
+
+@dataclass
+class Client:
+    """Runs the fetch child as a user would, with a cache of its own."""
+
+    hub: Hub
+    home: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+        own = {"HF_ENDPOINT": self.hub.endpoint, "HF_HOME": str(self.home), "MLC_WIZARD_RECORDS": "1"}
+        # Loopback is never reached through a proxy, whatever this machine is set to.
+        return kept | own | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"} | more
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "engine.model.hub", *arguments],
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def fetch(self, *arguments: str, **environment: str) -> "Fetched":
+        child = self.start(*arguments, **environment)
+        out, err = child.communicate(timeout=120)
+        return Fetched(child.returncode, out, err)
+
+
+@dataclass
+class Fetched:
+    code: int
+    stdout: str
+    stderr: str
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        found = [json.loads(line[1:]) for line in self.stderr.split("\n") if line.startswith(RECORD)]
+        return [record[kind] for record in found if kind in record]
+
+    @property
+    def folder(self) -> Path:
+        assert self.code == 0, self.stderr
+        return Path(self.records("result")[0]["folder"])
+
+    @property
+    def error(self) -> str:
+        [told] = self.records("error")
+        assert told["exit_code"] == self.code
+        assert "Traceback" not in self.stderr
+        return "\n".join((told["what"], told["why"], told["remedy"]))
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serving(
+        org__tiny=Repository(files=files_of("gemma3_text") | EXTRA, revisions=("main", "v1")),
+        org__sharded=Repository(files=files_of("llama") | EXTRA),
+        org__gated=Repository(files=files_of("llama_tied"), gated=True),
+        org__private=Repository(files=files_of("llama_tied"), private=True, token="hf_private"),
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def client(hub: Hub, tmp_path: Path) -> Client:
+    return Client(hub, tmp_path / "hf")
+
+
+def test_only_the_needed_files_come_with_progress_in_bytes(client: Client, hub: Hub) -> None:
+    found = client.fetch("org/tiny")
+    expected = files_of("gemma3_text")
+    assert {p.name: p.read_bytes() for p in found.folder.iterdir()} == expected
+    assert found.records("result")[0]["revision"] == hub.repositories["org/tiny"].commit
+    assert facts.read(found.folder).model_type == "gemma3_text"
+    progress = found.records("progress")
+    total = sum(map(len, expected.values()))
+    assert {p["total"] for p in progress} == {total}
+    assert {p["unit"] for p in progress} == {"bytes"}
+    done = [p["done"] for p in progress]
+    assert done[0] == 0
+    assert done == sorted(done)
+    assert done[-1] == total
+    assert set(hub.gets()) == set(expected)
+
+
+def test_shards_come_with_their_index_and_by_hand_stdout_is_data(client: Client) -> None:
+    found = client.fetch("org/sharded", MLC_WIZARD_RECORDS="0")
+    told = json.loads(found.stdout)
+    assert {p.name for p in Path(told["folder"]).iterdir()} == set(files_of("llama"))
+    assert RECORD not in found.stderr
+
+
+def test_what_is_cached_is_not_fetched_again_and_serves_offline(client: Client, hub: Hub) -> None:
+    first = client.fetch("org/tiny", "--revision", "v1").folder
+    fetched = hub.gets()
+    second = client.fetch("org/tiny", "--revision", "v1")
+    assert second.folder == first
+    assert hub.gets() == fetched
+    assert second.records("progress")[0]["done"] == second.records("progress")[0]["total"]
+    hub.down = True
+    down = client.fetch("org/tiny", "--revision", "v1")
+    assert down.folder == first
+    assert "cannot be reached: using org/tiny as fetched before" in down.stderr
+    offline = client.fetch("org/tiny", "--revision", hub.repositories["org/tiny"].commit, HF_HUB_OFFLINE="1")
+    assert offline.folder == first
+
+
+def test_no_network_and_nothing_cached(client: Client, hub: Hub) -> None:
+    hub.down = True
+    down = client.fetch("org/tiny")
+    assert down.code == 1
+    assert "error 503" in down.error
+    nobody = client.fetch("org/tiny", HF_ENDPOINT="http://127.0.0.1:9")
+    assert nobody.code == 1
+    assert "http://127.0.0.1:9 cannot be reached" in nobody.error
+    assert "HTTPS_PROXY" in nobody.error
+    offline = client.fetch("org/tiny", HF_HUB_OFFLINE="1")
+    assert offline.code == 1
+    assert "HF_HUB_OFFLINE" in offline.error
+
+
+def test_a_copy_without_all_weights_does_not_serve(client: Client, hub: Hub) -> None:
+    folder = client.fetch("org/sharded").folder
+    (folder / "model-00003-of-00006.safetensors").unlink()
+    hub.down = True
+    assert client.fetch("org/sharded").code == 1
+    hub.down = False
+    assert client.fetch("org/sharded").folder == folder
+    assert len(facts.read(folder).tensors) > 0
+
+
+def test_gated_models(client: Client) -> None:
+    without = client.fetch("org/gated")
+    assert without.code == 4
+    assert "org/gated is gated" in without.error
+    assert f"Sign in at {client.hub.endpoint}/org/gated and accept the licence" in without.error
+    assert "hf auth login" in without.error
+    other = client.fetch("org/gated", HF_TOKEN="hf_other")
+    assert other.code == 4
+    assert "your Hub token may not read it" in other.error
+    assert "hf_other" not in other.stderr + other.stdout
+    assert client.fetch("org/gated", HF_TOKEN="hf_right").folder.is_dir()
+
+
+def test_private_models_and_tokens(client: Client) -> None:
+    unknown = client.fetch("org/private")
+    assert unknown.code == 4
+    assert "no public model org/private" in unknown.error
+    bad = client.fetch("org/private", HF_TOKEN="hf_expired")
+    assert bad.code == 4
+    assert "does not accept your token" in bad.error
+    assert "hf_expired" not in bad.stderr + bad.stdout
+    client.home.mkdir(exist_ok=True)
+    (client.home / "token").write_text("hf_private")  # where `hf auth login` puts it
+    good = client.fetch("org/private")
+    assert good.folder.is_dir()
+    assert "hf_private" not in good.stderr + good.stdout
+
+
+def test_wrong_ids_and_revisions(client: Client) -> None:
+    missing = client.fetch("org/nothing", HF_TOKEN="hf_other")
+    assert missing.code == 2
+    assert "no model org/nothing" in missing.error
+    revision = client.fetch("org/tiny", "--revision", "v9")
+    assert revision.code == 2
+    assert "no revision 'v9'" in revision.error
+    malformed = client.fetch("a b/c")
+    assert malformed.code == 2
+    assert "owner/name" in malformed.error
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"model.gguf": b"x"}, ["no config.json", "GGUF"]),
+        ({"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"}, ["no config.json", "LoRA"]),
+        ({"config.json": b"{}", "pytorch_model.bin": b"x"}, ["no weights in safetensors", "pickled PyTorch"]),
+    ],
+)
+def test_repositories_that_cannot_serve(
+    client: Client, hub: Hub, files: dict[str, bytes], expected: list[str]
+) -> None:
+    hub.repositories["org/other"] = Repository(files=files)
+    found = client.fetch("org/other")
+    assert found.code == 2
+    for part in expected:
+        assert part in found.error
+
+
+def test_an_unsupported_model_is_refused_before_its_weights(client: Client, hub: Hub) -> None:
+    config = b'{"model_type": "gemma3n", "architectures": ["Gemma3nForCausalLM"]}'
+    hub.repositories["org/new"] = Repository(files=files_of("llama_tied") | {"config.json": config})
+    found = client.fetch("org/new", "--embedded-model-type", "auto")
+    assert found.code == 2
+    assert "gemma3n" in found.error
+    assert "nearest is gemma3_text" in found.error
+    assert set(hub.gets()) == {"config.json"}
+    assert client.fetch("org/new").folder.is_dir()
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(client: Client, hub: Hub) -> None:
+    data = os.urandom(24_000_000)  # more than the client reads at a time
+    hub.repositories["org/tiny"].files["model.safetensors"] = data
+    hub.drop_after["model.safetensors"] = [len(data) // 2]
+    folder = client.fetch("org/tiny").folder
+    assert (folder / "model.safetensors").read_bytes() == data
+    ranges = [h.get("range") for _, path, h in hub.requests if path.endswith("model.safetensors")]
+    assert any(r and r.startswith("bytes=1") for r in ranges)
+
+
+def test_stopping_leaves_no_half_file_and_the_next_run_goes_on(client: Client, hub: Hub) -> None:
+    last = "model-00006-of-00006.safetensors"
+    hub.stall = {last}
+    child = client.start("org/sharded")
+    assert hub.stalled.wait(60)
+    if sys.platform == "win32":
+        child.kill()
+        child.communicate(timeout=60)
+    else:
+        child.send_signal(signal.SIGTERM)
+        hub.resume.set()
+        child.communicate(timeout=60)
+        assert child.returncode == 130
+        assert list(client.home.rglob("*.incomplete")) == []
+    hub.stall = set()
+    before = hub.gets()
+    folder = client.fetch("org/sharded").folder
+    again = hub.gets() - before
+    assert last in again
+    assert set(again) < set(files_of("llama"))  # what was complete stayed
+    assert (folder / last).read_bytes() == hub.repositories["org/sharded"].files[last]
+
+
+def test_a_full_disk_is_told_before_anything_is_fetched(
+    client: Client, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import shutil, sys\n"
+        "real = shutil.disk_usage\n"
+        "shutil.disk_usage = lambda path: type(real(path))(10**9, 10**9, 1000)\n"
+        "from engine.model import hub\n"
+        "sys.exit(hub.main(['org/tiny']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=client.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    found = Fetched(done.returncode, done.stdout, done.stderr)
+    assert found.code == 1
+    assert "MB free" in found.error
+    assert "HF_HOME" in found.error
+    assert "model.safetensors" not in hub.gets()
+
+
+def test_a_disk_that_becomes_full(client: Client) -> None:
+    code = (
+        "import builtins, errno, sys\n"
+        "from engine.model import hub\n"
+        "from huggingface_hub import file_download\n"
+        "def full(*a, **k): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "file_download.http_get = full\n"
+        "sys.exit(hub.main(['org/tiny']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=client.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    found = Fetched(done.returncode, done.stdout, done.stderr)
+    assert found.code == 1
+    assert "disk became full" in found.error
+
+
+def test_a_cache_that_may_not_be_written(client: Client) -> None:
+    client.home.write_text("a file where the cache should be")
+    found = client.fetch("org/tiny")
+    assert found.code == 1
+    assert f"cannot use {client.home}" in found.error
+    assert "HF_HOME" in found.error
