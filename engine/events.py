@@ -14,11 +14,24 @@ Outcome = Literal["done", "skipped", "failed", "cancelled"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted:
-    """The plan was accepted; `stages` are those that will be visited, in order."""
+    """The plan was accepted; `stages` are those that will be visited, in order.
+
+    `backend` says which backend runs them, and why it.
+    """
 
     output: str
     log: str
+    backend: str
     stages: tuple[StageName, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advised:
+    """A piece of `engine.advice`; it comes as soon as the model is there to be looked at."""
+
+    code: str
+    severity: Literal["note", "warning"]
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +96,7 @@ class RunEnded:
     checks: tuple[Check, ...] = field(default=())
 
 
-Event = RunStarted | StageStarted | Output | Progress | StageEnded | RunEnded
+Event = RunStarted | Advised | StageStarted | Output | Progress | StageEnded | RunEnded
 
 
 def to_json(event: Event) -> str:

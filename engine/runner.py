@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from engine import process
 from engine.backends.base import Backend, StageCommand, library_name, shell_line
 from engine.errors import Cancelled, StageError, WizardError
 from engine.events import (
+    Advised,
     Check,
     Event,
     Output,
@@ -34,7 +35,7 @@ from engine.run.workspace import RECEIPT_NAME, Workspace
 
 def run(
     plan: ExportPlan, cancel: threading.Event, *, fresh: bool = False, backend: Backend | None = None
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Make the export that `plan` describes, skipping the stages that are finished already.
 
     Raises a WizardError before the first event where the plan cannot be run at all; afterwards
@@ -55,15 +56,20 @@ class _Run:
         self.started = datetime.now(UTC)
         self.checks: list[Check] = []
         self.exit_code: int | None = None
+        self.advised = False
 
     def events(self, *, fresh: bool) -> Iterator[Event]:
         began = time.monotonic()
         stages = tuple(command.stage for command in self.job.commands())
         self._open(stages, fresh=fresh)
         error: WizardError | None = None
-        yield RunStarted(output=str(self.job.output), log=str(self.log.path), stages=stages)
+        yield RunStarted(
+            output=str(self.job.output), log=str(self.log.path), backend=self.job.reason, stages=stages
+        )
         try:
             for stage in stages:
+                if stage != "fetch":
+                    yield from self._advise()
                 yield from self._visit(stage)
         except WizardError as ended:
             error = ended
@@ -82,7 +88,7 @@ class _Run:
 
     def _open(self, stages: tuple[StageName, ...], *, fresh: bool) -> None:
         """Take away what no longer holds."""
-        self.log.write([f"run started in {self.job.output}", *filter(None, [self.job.reason])])
+        self.log.write([f"run started in {self.job.output}", self.job.reason])
         receipt_path = self.job.output / RECEIPT_NAME
         try:
             # It says that the export was verified, which it no longer is once work begins.
@@ -94,6 +100,15 @@ class _Run:
         for stage in ("fetch", "compile"):
             if stage not in stages:
                 self.workspace.remove(stage)
+
+    def _advise(self) -> Iterator[Event]:
+        """Once, when the model is known, so for a Hub model after it was fetched."""
+        if self.advised or self.job.facts is None:
+            return
+        self.advised = True
+        for advice in self.job.advice():
+            self.log.write([f"{advice.severity}: {advice.message}"], "advice")
+            yield Advised(code=advice.code, severity=advice.severity, message=advice.message)
 
     def _visit(self, stage: StageName) -> Iterator[Event]:
         """One stage, from its first event to its StageEnded; raises what ended it otherwise."""

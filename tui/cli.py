@@ -1,1 +1,133 @@
 """Argument parsing; chooses headless or the app."""
+
+import argparse
+import dataclasses
+import io
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from engine.errors import UsageError, WizardError
+
+EXAMPLES = """examples:
+  mlc-wizard --preset demo.toml                          export the built-in demo model
+  mlc-wizard --preset demo.toml --dry-run                show the commands, run nothing
+  mlc-wizard --preset my.toml --set quantization.mode=q0f16 --output dist/my
+  mlc-wizard verify dist/my                              check an export again
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="mlc-wizard",
+        description="Hugging Face language model in, proven MLC LLM / WebLLM package out.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="store_true", help="print the version")
+    top.add_argument("--list-presets", action="store_true", help="print every preset's name and purpose")
+    top.add_argument("--preset", metavar="NAME", help="run a preset: a file, or a name of --list-presets")
+    top.add_argument(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a value of the preset, for example context.context_window_size=2048; repeatable",
+    )
+    top.add_argument("--output", metavar="DIR", type=Path, help="export into DIR")
+    top.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    top.add_argument("--json", action="store_true", help="print events as JSON, one a line")
+    top.add_argument("--fresh", action="store_true", help="run every stage, finished or not")
+    top.add_argument("--no-compile", action="store_true", help="weights and configuration only")
+    top.add_argument("--yes", action="store_true", help="ask nothing; a preset's run never does")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    verify = commands.add_parser("verify", help="check an export again", description="Check an export again.")
+    verify.add_argument("directory", metavar="DIR", type=Path, help="the folder of the export")
+    verify.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print checks as JSON, one a line"
+    )
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command `mlc-wizard`; returns its exit code."""
+    _prepare_streams()
+    arguments = parser().parse_args(argv)
+    try:
+        if arguments.version:
+            sys.stdout.write(f"mlc-wizard {_version()}\n")
+            return 0
+        return _run(arguments)
+    except BrokenPipeError:
+        # Whoever read our output is gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 130
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from engine import headless
+
+    try:
+        if arguments.command == "verify":
+            return headless.verify(arguments.directory, as_json=arguments.json)
+        if arguments.list_presets:
+            return headless.list_presets(as_json=arguments.json)
+        if arguments.preset is None:
+            return _without_preset(arguments)
+        from engine import preset
+
+        plan = preset.load(arguments.preset, arguments.set)
+        if arguments.output is not None:
+            plan = dataclasses.replace(plan, output=arguments.output)
+        if arguments.no_compile:
+            plan = dataclasses.replace(plan, compile=False)
+        if arguments.dry_run:
+            return headless.dry_run(plan, as_json=arguments.json)
+        return headless.run(plan, fresh=arguments.fresh, as_json=arguments.json)
+    except WizardError as error:
+        return headless.tell(error)
+
+
+def _without_preset(arguments: argparse.Namespace) -> int:
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("set", "output", "dry_run", "json", "fresh", "no_compile", "yes")
+        if getattr(arguments, name)
+    ]
+    if given:
+        raise UsageError(
+            f"{given[0]} needs --preset NAME.", remedy="See the presets with: mlc-wizard --list-presets"
+        )
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        sys.stderr.write(
+            "mlc-wizard: this version has no screens yet; run a preset: mlc-wizard --preset demo.toml\n"
+        )
+    else:
+        sys.stderr.write(
+            "mlc-wizard: no terminal here; run a preset: mlc-wizard --preset NAME (see --list-presets)\n"
+        )
+    return 2
+
+
+def _version() -> str:
+    try:
+        return metadata.version("mlc-wizard")
+    except metadata.PackageNotFoundError:
+        return "(not installed, run from its sources)"
+
+
+def _prepare_streams() -> None:
+    """No character can fail to be printed; JSON and paths leave as UTF-8 where nobody looks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

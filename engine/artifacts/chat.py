@@ -88,20 +88,17 @@ def _tokens(config: Mapping[str, Any], tokenizer: Tokenizer | None, report: Repo
     vocab = config["vocab_size"]
     conversation = config["conv_template"]
     stops, prefix = conversation["stop_token_ids"], conversation.get("system_prefix_token_ids") or []
-    special = {
-        key: config[key]
-        for key in ("bos_token_id", "eos_token_id", "pad_token_id")
-        if config.get(key) is not None
-    }
+    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+    special = [config[key] for key in keys if config.get(key) is not None]
 
-    def unknown(ids: list[int]) -> list[str]:
+    def unknown(ids: list[Any]) -> list[str]:
         known = tokenizer.id_to_token if tokenizer else str
         return [f"{i!r} is no token" for i in ids if type(i) is not int or not 0 <= i < vocab or not known(i)]
 
     problems = unknown(stops) if stops or conversation.get("stop_str") else ["none, so no answer would end"]
     named = ", ".join(f"{i} {tokenizer.id_to_token(i) if tokenizer else ''}".strip() for i in stops)
     report.add("stop tokens", problems, named or f"stop strings {conversation.get('stop_str')}")
-    others = [v for value in special.values() for v in (value if isinstance(value, list) else [value])]
+    others = [v for value in special for v in (value if isinstance(value, list) else [value])]
     report.add("special tokens", unknown([*others, *prefix]), f"{len(others) + len(prefix)} ids")
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) if tokenizer else -1
     problems = [f"token id {largest} has no place in vocab_size = {vocab}"] if largest >= vocab else []

@@ -3,7 +3,9 @@
 import struct
 from pathlib import Path
 
+from engine import wasm_lint
 from engine.artifacts.report import Report
+from engine.errors import WizardError
 
 LIBRARY_PATTERN = "model-*.*"
 _SUFFIXES = (".wasm", ".so", ".dylib", ".dll", ".tar")
@@ -23,11 +25,12 @@ def verify(output: Path, library_name: str | None, report: Report) -> None:
 
 
 def _problems(path: Path) -> list[str]:
-    data = path.read_bytes()
     if path.suffix == ".wasm":
-        from engine import wasm_lint
-
-        return [f"{path.name}: {problem}" for problem in wasm_lint.lint(data)]
+        try:
+            return [f"{path.name}: {finding}" for finding in wasm_lint.lint(path)]
+        except WizardError as error:
+            return [error.what]
+    data = path.read_bytes()
     magic = _MAGIC.get(path.suffix)
     if magic and not data.startswith(magic):
         return [f"{path.name} begins with {data[:4].hex(' ')}, which no {path.suffix} file does"]

@@ -103,9 +103,8 @@ def _misplaced(shards: tuple[Shard, ...]) -> Iterator[str]:
         for tensor in sorted(shard.tensors, key=lambda t: t.offset):
             size = prod(tensor.shape) * _ITEMSIZE.get(tensor.stored, 0)
             if size != tensor.nbytes:
-                yield (
-                    f"{tensor.name} {list(tensor.shape)} {tensor.dtype} takes {size} bytes, not {tensor.nbytes}"
-                )
+                what = f"{tensor.name} {list(tensor.shape)} {tensor.dtype}"
+                yield f"{what} takes {size} bytes, not {tensor.nbytes}"
             if tensor.offset < end:
                 yield f"{tensor.name} overlaps the tensor before it"
             end = tensor.offset + tensor.nbytes
@@ -137,7 +136,7 @@ def _contents(output: Path, shards: list[Shard], report: Report) -> None:
         data = np.memmap(output / shard.name, np.uint8, mode="r") if shard.nbytes else np.empty(0, np.uint8)
         digest = hashlib.md5(usedforsecurity=False)
         for start in range(0, len(data), _BLOCK):
-            digest.update(data[start : start + _BLOCK])
+            digest.update(data[start : start + _BLOCK].data)
             narrate.progress(done + start, total, "bytes", shard.name)
         done += shard.nbytes
         unsummed += not shard.md5

@@ -22,5 +22,9 @@ def choose(plan: ExportPlan, facts: ModelFacts | None) -> tuple[Backend, str]:
     backend.check(plan, facts)
     if plan.backend == "embedded":
         return backend, "embedded backend: the plan names it."
-    covered = f"{plan.quantization} and {plan.device}" if plan.compile else plan.quantization
-    return backend, f"embedded backend: it covers this model, {covered}, and needs nothing else installed."
+    covered = [
+        *(["this model"] if facts else []),
+        plan.quantization,
+        *([plan.device] if plan.compile else []),
+    ]
+    return backend, f"embedded backend: it covers {', '.join(covered)}, and needs nothing else installed."

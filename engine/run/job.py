@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import machine
+from engine.advice import Advice, advise
 from engine.backends import auto
 from engine.backends.base import Backend, Folders, StageCommand, library_name
 from engine.errors import UsageError
@@ -37,10 +39,16 @@ class Job:
         """Every command of the run, in order: what a dry run shows, the log holds and the run runs."""
         hub = model_source.kind(self.plan.source) == "hub"
         return (
-            *((fetch_command(self.plan),) if hub else ()),
+            *((fetch_command(self.plan, self.backend),) if hub else ()),
             *self.backend.commands(self.plan, self.folders),
             verify_command(self.plan, self.output),
         )
+
+    def advice(self) -> list[Advice]:
+        """What could be chosen better; empty while the model is not known."""
+        if self.facts is None or self.facts.spec is None:
+            return []
+        return advise(self.plan, self.facts, machine.inspect(self.output))
 
     def with_model(self, folder: Path) -> "Job":
         """The job once its model is in `folder`; raises what makes the model unusable."""
@@ -62,7 +70,7 @@ def prepare(plan: ExportPlan, backend: Backend | None = None) -> Job:
             remedy="Choose another with --output or output.directory.",
         )
     facts = model_facts.read(folder, plan.model_type) if folder else None
-    reason = ""
+    reason = f"{backend.name} backend." if backend else ""
     if backend is None:
         backend, reason = auto.choose(plan, facts)
     resolved = resolve(plan, facts.max_context if facts else None)
@@ -70,12 +78,16 @@ def prepare(plan: ExportPlan, backend: Backend | None = None) -> Job:
     return Job(plan=resolved if facts else plan, output=output, backend=backend, reason=reason, facts=facts)
 
 
-def fetch_command(plan: ExportPlan) -> StageCommand:
-    """The command that brings a Hub model into the Hub client's own cache."""
+def fetch_command(plan: ExportPlan, backend: Backend) -> StageCommand:
+    """The command that brings a Hub model into the Hub client's own cache.
+
+    A model that the embedded compiler does not know is refused there, before its weights are fetched.
+    """
     revision = ("--revision", plan.revision) if plan.revision else ()
+    known = ("--embedded-model-type", plan.model_type) if backend.name == "embedded" else ()
     return StageCommand(
         stage="fetch",
-        argv=(sys.executable, "-P", "-m", "engine.model.hub", plan.source, *revision),
+        argv=(sys.executable, "-P", "-m", "engine.model.hub", plan.source, *revision, *known),
     )
 
 

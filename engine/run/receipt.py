@@ -9,9 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from engine import preset
+from engine import preset, wasm_lint
 from engine.backends.base import library_name
-from engine.catalog import QUANTIZATIONS
 from engine.estimate import MIB, estimate
 from engine.events import Check
 from engine.model.facts import ModelFacts
@@ -71,11 +70,11 @@ def write(
         "checks": [dataclasses.asdict(check) for check in checks],
     }
     if plan.device == "webgpu" and plan.compile:
-        document["webllm"] = webllm(plan, facts)
+        document["webllm"] = webllm(output, plan, facts)
     write_atomically(output / RECEIPT_NAME, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def webllm(plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
+def webllm(output: Path, plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
     """A ModelRecord for WebLLM's `appConfig.model_list`, and what its owner has to add to it.
 
     `model` and `model_lib` are absolute URLs, which nobody knows before the files are published.
@@ -87,7 +86,7 @@ def webllm(plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
             "model_id": model_id(plan),
             "vram_required_MB": vram,
             "low_resource_required": vram <= LOW_RESOURCE_MB,
-            "required_features": required_features(plan),
+            "required_features": wasm_lint.required_features(output / library_name(plan)),
             "overrides": {"context_window_size": plan.context_window_size},
         },
         "to_fill_in": {
@@ -103,8 +102,3 @@ def model_id(plan: ExportPlan) -> str:
     """NAME-QUANTIZATION-MLC, as WebLLM names its models."""
     name = re.split(r"[/\\:]", plan.source.rstrip("/\\"))[-1] or "model"
     return f"{name}-{plan.quantization}-MLC"
-
-
-def required_features(plan: ExportPlan) -> list[str]:
-    """The WebGPU features without which WebLLM should refuse to load the model."""
-    return ["shader-f16"] if QUANTIZATIONS[plan.quantization].needs_f16 else []

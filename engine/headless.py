@@ -1,0 +1,275 @@
+"""The front end without screens: data on stdout, narration on stderr, an exit code.
+
+0 done, 1 a stage or a check failed, 2 usage or preset, 3 toolchain missing, 4 not authorised,
+130 cancelled.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from engine import preset, runner
+from engine.backends.base import shell_line
+from engine.console import Console
+from engine.errors import WizardError
+from engine.events import (
+    Advised,
+    Check,
+    Event,
+    Output,
+    Progress,
+    RunEnded,
+    RunStarted,
+    StageEnded,
+    StageStarted,
+    to_json,
+)
+from engine.plan import ExportPlan
+from engine.run.job import UNKNOWN_SNAPSHOT, Job, prepare
+
+_SHARD = re.compile(r"params_shard_(\d+)\.bin")
+
+
+def run(plan: ExportPlan, *, fresh: bool = False, as_json: bool = False) -> int:
+    """Run `plan` to its end; stdout gets the export's folder, or with `as_json` every event.
+
+    ctrl+c stops the run in good order, a second one at once. Raises WizardError where the plan
+    cannot be run at all.
+    """
+    console = Console(sys.stderr)
+    cancel = threading.Event()
+    narrator = _Narrator(console)
+    code = 1
+    with _stopping(cancel, console), contextlib.closing(runner.run(plan, cancel, fresh=fresh)) as events:
+        for event in events:
+            if as_json:
+                data(to_json(event))
+            narrator.tell(event)
+            if isinstance(event, RunEnded):
+                code = event.exit_code
+                if event.outcome == "done" and not as_json:
+                    data(event.output)
+    return code
+
+
+def dry_run(plan: ExportPlan, *, as_json: bool = False) -> int:
+    """Print the exact commands that a run of `plan` has, and touch nothing.
+
+    Raises WizardError where the plan cannot be run.
+    """
+    console = Console(sys.stderr)
+    job = prepare(plan)
+    console.line(job.reason)
+    for advice in job.advice():
+        _tell_advice(console, Advised(code=advice.code, severity=advice.severity, message=advice.message))
+    _tell_places(console, job)
+    for command in job.commands():
+        if as_json:
+            data(to_json(StageStarted(stage=command.stage, command=command.argv)))
+        else:
+            data(shell_line(command.argv))
+    return 0
+
+
+def list_presets(*, as_json: bool = False) -> int:
+    """Print the name and one line about every preset that a name finds."""
+    entries = preset.list_presets()
+    width = max((len(entry.name) for entry in entries), default=0)
+    for entry in entries:
+        told = f"cannot be used: {entry.error.splitlines()[0]}" if entry.error else entry.description
+        if as_json:
+            fields = {"name": entry.name, "origin": entry.origin, "path": str(entry.path)}
+            data(json.dumps({**fields, "description": entry.description, "error": entry.error}))
+        else:
+            data(f"{entry.name:{width}}  {told}".rstrip())
+    return 0
+
+
+def verify(output: Path, *, as_json: bool = False) -> int:
+    """Check the export in `output` again; 1 where a check fails. Raises UsageError where there is none."""
+    from engine.artifacts import verify as checks_of  # numpy and tokenizers, which nothing else here needs
+
+    console = Console(sys.stderr)
+    checks = checks_of(output)
+    for check in checks:
+        _tell_check(console, check)
+        if as_json:
+            data(json.dumps({"name": check.name, "passed": check.passed, "found": check.found}))
+    failed = sum(not check.passed for check in checks)
+    if failed:
+        console.line(f"{failed} of {len(checks)} checks failed.", "red")
+        console.line("Export it again into the same folder: the stages of damaged files are redone.")
+    else:
+        console.line(f"All {len(checks)} checks passed.", "green")
+    if not as_json:
+        data("failed" if failed else "ok")
+    return 1 if failed else 0
+
+
+def tell(error: WizardError) -> int:
+    """Print `error` on stderr, and return its exit code."""
+    console = Console(sys.stderr)
+    what, *rest = str(error).splitlines()
+    console.line(f"{console.paint('error:', 'red')} {what}")
+    for line in rest:
+        console.line(f"  {line}")
+    return error.exit_code
+
+
+def data(line: str) -> None:
+    """One line of stdout."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+class _Narrator:
+    """Events in words."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stages: Sequence[str] = ()
+        self._log = ""
+
+    def tell(self, event: Event) -> None:
+        """Say what `event` says."""
+        console = self._console
+        match event:
+            case RunStarted():
+                self._stages, self._log = event.stages, event.log
+                console.line(f"Exporting to {event.output}", "bold")
+                console.line(f"  {event.backend}")
+            case Advised():
+                _tell_advice(console, event)
+            case StageStarted():
+                console.line()
+                console.line(self._header(event.stage), "bold")
+                console.line(f"  + {shell_line(event.command)}", "dim")
+                console.reset_clock()
+            case Output():
+                for line in event.lines:
+                    console.line(f"  {line}")
+            case Progress():
+                console.status(_progress(event))
+            case StageEnded():
+                self._stage_ended(event)
+            case RunEnded():
+                self._run_ended(event)
+
+    def _header(self, stage: str) -> str:
+        number = self._stages.index(stage) + 1 if stage in self._stages else 0
+        return f"[{number}/{len(self._stages)}] {stage}"
+
+    def _stage_ended(self, event: StageEnded) -> None:
+        console, seconds = self._console, duration(event.seconds)
+        if event.outcome == "done":
+            console.ends(f"  {console.good} {event.stage}", seconds, "green")
+        elif event.outcome == "skipped":
+            console.line()
+            console.line(f"{self._header(event.stage)}: skipped, {event.detail}", "dim")
+        else:
+            colour = "red" if event.outcome == "failed" else "yellow"
+            mark = console.bad if event.outcome == "failed" else console.warning
+            console.ends(f"  {mark} {event.stage} {event.outcome}", seconds, colour)
+            for part in (event.what, event.why, event.remedy):
+                for line in part.splitlines():
+                    console.line(f"    {line}")
+
+    def _run_ended(self, event: RunEnded) -> None:
+        console = self._console
+        if event.outcome != "done":
+            return
+        console.line()
+        console.ends(f"{console.good} Exported", duration(event.seconds), "green")
+        for name, size in _grouped(event.files, console.ellipsis):
+            gap = max(console.width - len(name) - len(size) - 2, 2)
+            console.line(f"  {name}{' ' * gap}{size}")
+        console.line()
+        for check in event.checks:
+            _tell_check(console, check)
+        console.line()
+        console.line("Next:")
+        console.line(f"  {shell_line(['mlc-wizard', 'verify', event.output])}   check it again, anywhere")
+
+
+def _tell_check(console: Console, check: Check) -> None:
+    mark, colour = (console.good, "green") if check.passed else (console.bad, "red")
+    console.line(f"  {console.paint(mark, colour)} {check.name}: {check.found}")
+
+
+def _tell_advice(console: Console, advice: Advised) -> None:
+    mark = console.paint(console.warning, "yellow") if advice.severity == "warning" else "-"
+    console.line(f"  {mark} {advice.code}: {advice.message}")
+
+
+def _tell_places(console: Console, job: Job) -> None:
+    console.line(f"Each stage writes beside its final place; its files move to {job.output} when it is done.")
+    if job.facts is None:
+        console.line(
+            f"{UNKNOWN_SNAPSHOT} stands for the folder that the first command tells; what the preset leaves "
+            "open is decided when the model is there."
+        )
+
+
+def _progress(event: Progress) -> str:
+    done, total = event.done, event.total
+    if event.unit == "bytes":
+        amount = size_of(done) if total is None else f"{size_of(done)} of {size_of(total)}"
+    else:
+        amount = f"{done} {event.unit}" if total is None else f"{done}/{total} {event.unit}"
+    share = f"{100 * done // total:3d}% " if total else ""
+    return f"  {event.stage}  {share}{amount}  {event.detail}".rstrip()
+
+
+def _grouped(files: Sequence[tuple[str, int]], ellipsis: str) -> Iterator[tuple[str, str]]:
+    """Names and sizes, all shards of the weights in one line."""
+    shards = [file for file in files if _SHARD.fullmatch(file[0])]
+    if len(shards) > 1:
+        total = size_of(sum(size for _, size in shards))
+        yield f"params_shard_0.bin {ellipsis} params_shard_{len(shards) - 1}.bin", total
+    for name, size in files:
+        if len(shards) <= 1 or (name, size) not in shards:
+            yield name, size_of(size)
+
+
+def size_of(count: int) -> str:
+    """`count` bytes, in MiB with one decimal, or KiB, or bytes."""
+    if count >= 2**20:
+        return f"{count / 2**20:.1f} MiB"
+    return f"{count / 2**10:.1f} KiB" if count >= 2**10 else f"{count} B"
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as 1.23s, or 2:05 from a minute up."""
+    return f"{seconds:.2f}s" if seconds < 60 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+@contextlib.contextmanager
+def _stopping(cancel: threading.Event, console: Console) -> Iterator[None]:
+    """Signals stop the run in good order; a second one leaves at once, and the children with it."""
+
+    def leave() -> NoReturn:
+        os._exit(130)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if cancel.is_set():
+            leave()
+        cancel.set()
+        console.line("Stopping; once more to leave at once.", "yellow")
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {
+        getattr(signal, name): signal.signal(getattr(signal, name), on_signal) for name in names
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
