@@ -5,7 +5,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -81,6 +81,7 @@ def matrices(draw: st.DrawFn) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("quantization", QUANTIZED, ids=lambda q: q.name)
+@settings(deadline=None)
 @given(source=matrices())
 def test_quantization_equals_the_formula_in_the_model_dtype(source: Any, quantization: Any) -> None:
     agree(source, quantization.name)
@@ -141,6 +142,7 @@ def test_every_code_of_a_16_bit_source_casts_as_numpy_casts_it(dtype: Any) -> No
     np.testing.assert_array_equal(stored(codes, "float32")[finite].view("u2"), wide.view("u2"))
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float32, 64, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
 def test_float32_is_stored_rounded_to_nearest_even(values: Any) -> None:
     np.testing.assert_array_equal(stored(values, "float32").view("u2"), to_bfloat16(values).view("u2"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -224,6 +224,7 @@ WHOLE = struct.pack("<Q", 136) + json.dumps(
 ).encode().ljust(136) + bytes(range(28))  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     cut=st.integers(0, len(WHOLE)),
     changes=st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=4),

@@ -139,7 +139,7 @@ def _float32_to_bfloat16(source: NDArray[np.float32]) -> NDArray[Any]:
     bits = source.view("<u4")
     rounding = (bits >> 16 & 1) + np.uint32(0x7FFF)
     rounding[(bits & 0x7FFFFFFF) >= 0x7F7F0000] = 0
-    return ((bits + rounding) >> 16).astype("<u2").view(BFLOAT16)
+    return np.asarray(((bits + rounding) >> 16).astype("<u2").view(BFLOAT16))
 
 
 @cache
