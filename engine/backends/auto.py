@@ -22,9 +22,6 @@ def choose(plan: ExportPlan, facts: ModelFacts | None) -> tuple[Backend, str]:
     backend.check(plan, facts)
     if plan.backend == "embedded":
         return backend, "embedded backend: the plan names it."
-    covered = [
-        *(["this model"] if facts else []),
-        plan.quantization,
-        *([plan.device] if plan.compile else []),
-    ]
+    covered = ["this model"] if facts else []
+    covered += [plan.quantization, plan.device] if plan.compile else [plan.quantization]
     return backend, f"embedded backend: it covers {', '.join(covered)}, and needs nothing else installed."
