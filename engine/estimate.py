@@ -12,6 +12,7 @@ from engine.catalog import QUANTIZATIONS, Quantization
 from engine.embedded.families.base import decoder_parameters
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.embedded.stored import StoredTensor, all_stored_tensors
+from engine.embedded.weights import plan_shards, stored_nbytes
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan, with_defaults
 
@@ -24,7 +25,6 @@ WEBLLM_BUFFER_BYTES = 1024 * MIB
 """The most that WebLLM requests of a device for either; a larger buffer can never be made."""
 
 _ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "uint32": 4}
-_SHARD_BYTES = 32 * MIB
 _PAGE = 16  # tokens a page of the KV cache
 # The memory that convert_weight promises to stay within: this much of the largest source tensor,
 # and the interpreter with numpy.
@@ -74,8 +74,6 @@ def estimate(model: DecoderSpec | ModelFacts, plan: ExportPlan) -> Estimate:
         spec, parameters = model.decoder(), model.parameters
         plan = with_defaults(plan, model.max_context)
         largest_source, tokenizer = model.largest_tensor_bytes, model.tokenizer_bytes
-        order = {name: i for i, name in enumerate(model.tensors)}
-        parameters = tuple(sorted(parameters, key=lambda p: max(order[s] for s in p.sources)))
     else:
         spec, parameters = model, decoder_parameters(model)
         plan = with_defaults(plan, None)
@@ -90,12 +88,12 @@ def estimate(model: DecoderSpec | ModelFacts, plan: ExportPlan) -> Estimate:
         ],
         key=lambda item: item[1],
     )
-    on_disk = sum(disk_bytes(t) for t in stored)
+    on_disk = sum(stored_nbytes(t) for t in stored)
     return Estimate(
         parameter_count=parameter_count(parameters),
         weight_bytes=sum(memory_bytes(t) for t in stored),
         disk_bytes=on_disk,
-        shards=shard_count(disk_bytes(t) for t in stored),
+        shards=len(plan_shards(stored)),
         kv_cache_bytes=kv_layer * len(spec.layers),
         temporary_bytes=temporary_bytes(spec, quantization, plan),
         largest_buffer_bytes=largest,
@@ -113,29 +111,6 @@ def parameter_count(parameters: Iterable[Parameter]) -> int:
 def memory_bytes(tensor: StoredTensor) -> int:
     """The bytes of `tensor` once loaded."""
     return prod(tensor.shape) * _ITEMSIZE[tensor.dtype]
-
-
-def disk_bytes(tensor: StoredTensor) -> int:
-    """The bytes of `tensor` in its shard: float32 is stored as bfloat16."""
-    return prod(tensor.shape) * (2 if tensor.dtype == "float32" else _ITEMSIZE[tensor.dtype])
-
-
-def shard_count(sizes: Iterable[int]) -> int:
-    """How many files tensors of `sizes` bytes fill, packed in this order as TVM's shard writer does.
-
-    A shard is closed before the tensor that would bring it to 32 MiB; a tensor of half that or more
-    which does not fit gets a shard of its own, and the open one goes on.
-    """
-    shards = pending = 0
-    for size in sizes:
-        if pending + size >= _SHARD_BYTES:
-            if 2 * size >= _SHARD_BYTES:
-                shards += 1
-                continue
-            shards += pending > 0
-            pending = 0
-        pending += size
-    return shards + (pending > 0)
 
 
 def kv_cache_bytes(spec: DecoderSpec, quantization: Quantization, plan: ExportPlan) -> int:

@@ -6,8 +6,6 @@ from math import prod
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine import estimate
 from engine.catalog import QUANTIZATIONS
@@ -178,25 +176,6 @@ def test_source_and_tokenizer_count_in_memory_and_disk() -> None:
     assert found.disk_needed_bytes - bare.disk_needed_bytes == model.tokenizer_bytes > 0
 
 
-@pytest.mark.parametrize(
-    ("mebibytes", "shards"),
-    [
-        ([], 0),
-        ([1], 1),
-        ([31, 1], 2),  # reaching 32 closes a shard
-        ([15, 15, 1], 1),
-        ([15, 15, 2], 2),
-        ([32], 1),
-        ([40], 1),
-        ([1, 40, 1], 2),  # a large tensor goes aside, the open shard goes on
-        ([20, 20], 2),
-        ([12, 12, 12], 2),
-    ],
-)
-def test_shards_close_before_32_mib(mebibytes: list[int], shards: int) -> None:
-    assert estimate.shard_count(m * MIB for m in mebibytes) == shards
-
-
 def test_shards_of_a_90_mb_llama() -> None:
     # mlc_llm packed it as 1, 2 and 24 tensors: embedding, head and the first norm, the rest.
     large = spec(32000, 512, 1408, 4, 8, 4, 64, tie_word_embeddings=False)
@@ -209,11 +188,3 @@ def test_shards_of_a_90_mb_llama() -> None:
     }
     assert {q: e.shards for q, e in found.items()} == {"q0f16": 3, "q0f32": 3, "q4f16_1": 1, "q4f32_1": 1}
     assert found["q4f32_1"].weight_bytes == 27_871_232
-
-
-@given(st.lists(st.integers(1, 100 * MIB)))
-def test_shards_hold_everything_and_none_overflows(sizes: list[int]) -> None:
-    count = estimate.shard_count(sizes)
-    assert count <= len(sizes)
-    small = [s for s in sizes if 2 * s < 32 * MIB]
-    assert count >= len([s for s in sizes if s >= 32 * MIB]) + -(-sum(small) // (32 * MIB)) * (len(small) > 0)

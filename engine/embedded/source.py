@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.embedded import narrate
-from engine.embedded.families.base import JSON, Family
+from engine.embedded.families.base import JSON
 from engine.embedded.families.registry import family_of
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError
@@ -39,10 +39,11 @@ def open_checkpoint(config: Path, source: Path | None = None, model_type: str = 
             f"There is no {missing}.",
             remedy="Name the folder of a Hugging Face model: config.json and its safetensors files.",
         )
-    family, spec = _decoder(normalise(read_json_object(config_path)), model_type)
+    spec, parameters = decoder_of(normalise(read_json_object(config_path)), model_type)
     tensors = open_tensors(source or config_path.parent)
-    parameters = family.parameters(spec)
-    _check(parameters, tensors, spec)
+    if unused := check_tensors(parameters, tensors, spec):
+        shown = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
+        narrate.say(f"warning: {len(unused)} tensors of the source have no place in this model: {shown}.")
     ordered = storage_order(parameters, tensors)
     return Checkpoint(tensors=tensors, parameters=ordered, parameters_read=_parameters_read(ordered, tensors))
 
@@ -89,10 +90,17 @@ def _parameters_read(order: Iterable[Parameter], tensors: TensorSource) -> int:
     return count
 
 
-def _decoder(config: JSON, model_type: str) -> tuple[Family, DecoderSpec]:
+def decoder_of(config: JSON, model_type: str = "auto") -> tuple[DecoderSpec, tuple[Parameter, ...]]:
+    """The decoder that a normalised config.json describes, and its parameters in decoder order.
+
+    Raises UsageError for a model of no supported family, and for a config.json that lacks a key or
+    has values that describe no decoder.
+    """
     family = family_of(config, model_type)
     try:
-        return family, family.spec(family.model_config(config))
+        spec = family.spec(family.model_config(config))
+        _check_sizes(spec)
+        return spec, family.parameters(spec)
     except KeyError as error:
         raise UsageError(
             f"config.json has no {error.args[0]}, which a {family.model_type} model needs.",
@@ -105,7 +113,34 @@ def _decoder(config: JSON, model_type: str) -> tuple[Family, DecoderSpec]:
         ) from error
 
 
-def _check(parameters: tuple[Parameter, ...], tensors: TensorSource, spec: DecoderSpec) -> None:
+def _check_sizes(spec: DecoderSpec) -> None:
+    """Raise ValueError for sizes that no decoder has."""
+    sizes = {
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_hidden_layers": len(spec.layers),
+        "num_attention_heads": spec.num_attention_heads,
+        "num_key_value_heads": spec.num_key_value_heads,
+        "head_dim": spec.head_dim,
+    }
+    for name, value in sizes.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} = {value!r} is no whole number above 0")
+    if spec.num_attention_heads % spec.num_key_value_heads:
+        raise ValueError(
+            f"num_attention_heads = {spec.num_attention_heads} is no multiple of "
+            f"num_key_value_heads = {spec.num_key_value_heads}"
+        )
+
+
+def check_tensors(
+    parameters: tuple[Parameter, ...], tensors: TensorSource, spec: DecoderSpec
+) -> tuple[str, ...]:
+    """The names in `tensors` that `parameters` make no use of.
+
+    Raises UsageError for a tensor that is missing, has another shape or a dtype that is not read.
+    """
     used = {name for parameter in parameters for name in parameter.sources}
     if missing := [name for p in parameters for name in p.sources if name not in tensors]:
         raise _missing(missing, tensors, spec)
@@ -116,12 +151,9 @@ def _check(parameters: tuple[Parameter, ...], tensors: TensorSource, spec: Decod
         rows = sum(info.shape[0] if info.shape else 0 for info in infos)
         if any(i.shape[1:] != parameter.shape[1:] for i in infos) or rows != parameter.shape[0]:
             raise _wrong_shape(parameter, tensors)
-    unused = [name for name in tensors.names if name not in used and not name.endswith(_IGNORED_SUFFIX)]
-    if spec.tie_word_embeddings and _HEAD in unused:
-        unused.remove(_HEAD)  # the same values as the embedding, saved twice
-    if unused:
-        shown = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
-        narrate.say(f"warning: {len(unused)} tensors of the source have no place in this model: {shown}.")
+    # The head of a tied model has the values of its embedding, saved twice.
+    used |= {_HEAD} if spec.tie_word_embeddings else set()
+    return tuple(name for name in tensors.names if name not in used and not name.endswith(_IGNORED_SUFFIX))
 
 
 def _missing(missing: list[str], tensors: TensorSource, spec: DecoderSpec) -> UsageError:

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from engine.embedded.families.registry import family_of
+from engine.embedded.source import check_tensors, decoder_of, storage_order
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError, WizardError
 from engine.model.config import normalise
@@ -22,9 +22,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 class ModelFacts:
     """A model folder that can be read; bytes are those of the source, sizes are in tokens.
 
-    `tensors` is what the headers say, `parameters` what the export will store, `dtype` the one that
-    most bytes have ("BF16"). `spec` is None, with `unsupported` saying why, where the embedded
-    compiler does not know the model.
+    `tensors` is what the headers say, `parameters` what the export will store and in which order,
+    `dtype` the one that most bytes have ("BF16"). `spec` is None, with `unsupported` saying why,
+    where the embedded compiler cannot follow config.json.
     """
 
     folder: Path
@@ -74,14 +74,16 @@ class ModelFacts:
 def read(folder: Path, model_type: str = "auto") -> ModelFacts:
     """The facts of a local model folder.
 
-    Raises UsageError for what makes the folder unusable whatever compiles it (missing or malformed
-    files, no weights, no tokenizer, tensors that do not fit config.json). A model that only the
-    embedded compiler does not know is no error here: see `ModelFacts.decoder`.
+    Raises UsageError for what makes the folder unusable whatever compiles it: missing or malformed
+    files, no weights, no tokenizer, tensors that do not fit config.json. A config.json that the
+    embedded compiler cannot follow is no error here: see `ModelFacts.decoder`.
     """
     config = normalise(_config(folder))
     source = open_tensors(folder)
     spec, parameters, unsupported = _decoder(config, model_type, folder)
-    check_tensors(parameters, source, folder)
+    if spec is not None:
+        check_tensors(parameters, source, spec)
+        parameters = storage_order(parameters, source)
     tokenizer = tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
     if not tokenizer:
         raise _no_tokenizer(folder)
@@ -141,74 +143,9 @@ def _decoder(
             ),
         )
     try:
-        family = family_of(config, model_type)
-        spec = family.spec(family.model_config(config))
+        return *decoder_of(config, model_type), None
     except UsageError as error:
         return None, (), error
-    except KeyError as error:
-        raise UsageError(
-            f"{folder / CONFIG_FILE} lacks the key {error}.", remedy="Check it against the original model's."
-        ) from None
-    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise UsageError(
-            f"{folder / CONFIG_FILE} does not describe a {config.get('model_type')} model: {error}.",
-            remedy="Check it against the original model's.",
-        ) from None
-    _check_sizes(spec, folder)
-    return spec, family.parameters(spec), None
-
-
-def _check_sizes(spec: DecoderSpec, folder: Path) -> None:
-    sizes = {
-        "vocab_size": spec.vocab_size,
-        "hidden_size": spec.hidden_size,
-        "intermediate_size": spec.intermediate_size,
-        "num_attention_heads": spec.num_attention_heads,
-        "num_key_value_heads": spec.num_key_value_heads,
-        "head_dim": spec.head_dim,
-        "num_hidden_layers": len(spec.layers),
-    }
-    for name, value in sizes.items():
-        if type(value) is not int or value < 1:
-            raise UsageError(
-                f"{folder / CONFIG_FILE} says {name} = {value!r}, which is no whole number above 0.",
-                remedy="Check it against the original model's.",
-            )
-    if spec.num_attention_heads % spec.num_key_value_heads:
-        raise UsageError(
-            f"{folder / CONFIG_FILE} says {spec.num_attention_heads} attention heads and "
-            f"{spec.num_key_value_heads} key/value heads, but the former must be a multiple of the latter.",
-            remedy="Check it against the original model's.",
-        )
-
-
-def check_tensors(parameters: tuple[Parameter, ...], source: TensorSource, folder: Path) -> None:
-    """Raise UsageError naming the first source tensor that is missing or has another shape.
-
-    Sources of one parameter are joined along axis 0, so their other axes must agree with it.
-    """
-    for parameter in parameters:
-        missing = [name for name in parameter.sources if name not in source]
-        if missing:
-            raise UsageError(
-                f"{folder} has no tensor {missing[0]}, which its {CONFIG_FILE} calls for.",
-                why="The weights are of another model, or config.json has another number of layers or says "
-                "otherwise whether embeddings are tied.",
-                remedy="Use config.json and weights of one and the same model.",
-            )
-        shapes = [source.info(name).shape for name in parameter.sources]
-        rows = sum(shape[0] for shape in shapes if shape)
-        if any(len(s) != len(parameter.shape) or s[1:] != parameter.shape[1:] for s in shapes) or (
-            rows != parameter.shape[0]
-        ):
-            found = ", ".join(f"{n} {list(s)}" for n, s in zip(parameter.sources, shapes, strict=True))
-            joined = " joined along axis 0" if len(shapes) > 1 else ""
-            raise UsageError(
-                f"{folder} has the wrong shape for {parameter.name}: {found}; {CONFIG_FILE} calls for "
-                f"{list(parameter.shape)}{joined}.",
-                why="config.json and the weights do not belong together, or the vocabulary was resized.",
-                remedy="Use config.json and weights of one and the same model.",
-            )
 
 
 def _no_tokenizer(folder: Path) -> UsageError:
