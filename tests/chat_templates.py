@@ -28,6 +28,7 @@ KINDS = {
     "chatml-as-text": "gpt_neox",  # a tokenizer without ChatML's tokens
     "deepseek-r1": "phi3",  # system text without a turn, thinking begun for the model
     "preamble": "qwen2",  # a text that stands once, before the first turn
+    "rewriting": "phi3",  # messages lose their empty lines
     "single-turn": "phi3",  # one question only
 }
 

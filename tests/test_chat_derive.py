@@ -46,6 +46,7 @@ EXACT = {
     "chatml-as-text": ALL,
     "deepseek-r1": ALL,
     "preamble": PLAIN,
+    "rewriting": set(),
     "single-turn": {ONE},
 }
 REFUSED = {
@@ -135,7 +136,12 @@ def test_bos_is_there_once(chosen: tuple[str, ModelFolder]) -> None:
     conversation = choose_conversation(folder).conversation
     bos = folder.special_tokens.get("bos_token")
     fed = conversation.token_ids(messages(("Hello",), system=False), folder.tokenizer)
-    own = kind not in ("phi3", "zephyr", "single-turn")  # templates that write no BOS, so neither do we
+    own = kind not in (
+        "phi3",
+        "zephyr",
+        "rewriting",
+        "single-turn",
+    )  # templates that write no BOS, so neither do we
     if bos and own:
         assert fed.count(folder.tokenizer.token_to_id(bos)) == 1
         assert fed[0] == folder.tokenizer.token_to_id(bos)
@@ -224,6 +230,13 @@ def test_what_the_kept_cache_lacks_is_named() -> None:
     case = next(case for case in choose(MODELS["gemma3_text"]).cases if case.name == KEPT_CACHE)
     assert not case.exact
     assert case.difference == "WebLLM does not send '<end_of_turn>\\n' after a reply"
+
+
+def test_a_template_that_rewrites_messages_is_followed_as_far_as_it_goes(tmp_path: Path) -> None:
+    choice = choose(model_folder(tmp_path, "rewriting"))
+    assert choice.conversation.roles == {"user": "<|user|>", "assistant": "<|assistant|>"}
+    assert all(case.matched == 1 for case in choice.cases if case.name in ALL)
+    assert "writes '= 2\\nright?" in next(case.difference for case in choice.cases)
 
 
 def test_trimming_is_told() -> None:

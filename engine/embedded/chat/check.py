@@ -35,13 +35,15 @@ KEPT_CACHE = "second turn on the kept KV cache"
 class Case:
     """What comparing found. `supported` is false where the model's own template refuses the case.
 
-    `exact`: the same token ids; `same_text`: the same text. `difference` names the first one.
+    `exact`: the same token ids for every chat tried, `matched` for how many of them; `same_text`: the
+    same text. `difference` names the first one.
     """
 
     name: str
     supported: bool
     exact: bool
     same_text: bool
+    matched: int = 0
     difference: str = ""
 
 
@@ -90,6 +92,7 @@ class Reference:
             supported=True,
             exact=exact,
             same_text=all(same_text for _, same_text, _ in found),
+            matched=sum(same_ids for same_ids, _, _ in found),
             difference="" if exact else next(why for same_ids, _, why in found if not same_ids),
         )
 

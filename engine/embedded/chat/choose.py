@@ -50,7 +50,9 @@ def choose_conversation(folder: ModelFolder, name: str = AUTO) -> Choice:
         conversation, cases, found = derive(
             template, folder.tokenizer, bos=bos, added_tokens=folder.added_tokens
         )
-        after_reply = found.after_reply if found.multi_turn else ""
+        if found.multi_turn:
+            sep = conversation.seps[-1]
+            after_reply = sep if sep.strip() else found.after_reply
         if found.system is None:
             warnings.append(
                 "the model's chat template has no system role: a system message goes to the head of the "

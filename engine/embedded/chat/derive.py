@@ -100,11 +100,11 @@ def derive(
         (found.begin, found.generation, found.after_user, found.after_reply, *(found.system or ()))
     )
     markers = sorted((m for m in added_tokens if m.strip() and m in texts), key=len, reverse=True)
-    best: tuple[tuple[tuple[bool, ...], int], Conversation, tuple[Case, ...]] | None = None
+    best: tuple[tuple[tuple[int, ...], int], Conversation, tuple[Case, ...]] | None = None
     for candidate in _candidates(found, tokenizer, bos, markers):
         cases = reference.compare(candidate)
         merit = (
-            tuple(case.exact for case in cases) + tuple(case.same_text for case in cases),
+            tuple(case.matched for case in cases) + tuple(case.same_text for case in cases),
             -len(candidate.seps),
         )
         if best is None or merit > best[0]:  # candidates come plainest first
