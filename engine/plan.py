@@ -64,7 +64,7 @@ def with_defaults(plan: ExportPlan, max_context: int | None) -> ExportPlan:
     prefill = plan.prefill_chunk_size
     if prefill is None:
         reach = [size for size in (context, rolling) if size > 0]
-        prefill = min(_MOBILE_PREFILL if mobile else _PREFILL, *reach)
+        prefill = min([_MOBILE_PREFILL if mobile else _PREFILL, *reach])
     return replace(plan, context_window_size=context, prefill_chunk_size=prefill)
 
 
