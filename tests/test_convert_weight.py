@@ -27,7 +27,7 @@ from engine.embedded.source import storage_order
 from engine.embedded.spec import Parameter
 from engine.embedded.stored import StoredTensor
 from engine.embedded.weights import SHARD_LIMIT, plan_shards
-from engine.errors import StageError, UsageError
+from engine.errors import StageError, UsageError, WizardError
 from engine.model.tensors import SINGLE_FILE, open_tensors
 
 DATA = Path(__file__).parent / "data"
@@ -440,6 +440,21 @@ def test_a_config_value_of_the_wrong_type_is_no_traceback(
 ) -> None:
     folder = model(num_attention_heads=value, head_dim=None)
     assert "config" in told(capsys, str(folder), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", [0, -64, 64.0])
+def test_a_size_that_no_model_has_is_refused(
+    value: object, model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = told(capsys, str(model(hidden_size=value, head_dim=16)), out=tmp_path / "out")
+    assert f"hidden_size = {value} is no whole number above 0" in found
+
+
+def test_a_name_no_folder_can_have_is_told(tmp_path: Path) -> None:
+    with pytest.raises(WizardError, match=r"a{300}"):
+        convert(Path("a" * 300), "q0f16", tmp_path / "out", progress=silent)
+    with pytest.raises(WizardError, match=r"a{300}"):
+        open_tensors(Path("a" * 300))
 
 
 def test_a_missing_tensor_is_named(

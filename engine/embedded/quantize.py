@@ -7,14 +7,14 @@ The arithmetic (mlc_llm's GroupQuantize, M the model dtype, every operation roun
     word  = sum of q[i] << 4 i over 8 elements, the first lowest; 0 past the end of a row
 and then float32 values are stored as bfloat16.
 
-Why numpy in float32, blocked: numpy's own float16 costs 4 ns an element and operation, 20 in all,
-and is what made a 262144 x 640 matrix take 4.3 s. A kernel compiled at run time needs a second to
-load the compiler, as long as the whole conversion of a 270M model takes here, and its float16 is
+Why numpy in float32, in blocks: numpy's own float16 costs 2 to 4 ns an element and operation, 25 in
+all (4.3 s for a 262144 x 640 matrix). A kernel compiled at run time needs a second to load the
+compiler, as long as the whole conversion of a 270M model takes on two free cores, and its float16 is
 hardware on one CPU and a library call on the next. A float32 operation on two float16 values,
 rounded to float16, is exactly the float16 operation (24 >= 2 * 11 + 2 bits: Figueroa, "When is double
 rounding innocuous?", 1995), and that rounding is five integer operations. Each numpy call is one
 rounded operation, so no compiler can contract two into a fused multiply-add. Values lie [32, groups],
-so that what is done per group runs along memory: 4 ns an element for everything.
+so that what is done per group runs along memory: 5 ns of one core an element for everything.
 """
 
 from functools import cache

@@ -10,7 +10,7 @@ from engine.embedded.families.registry import family_of
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError
 from engine.model.config import normalise
-from engine.model.tensors import TensorSource, open_tensors, read_json_object
+from engine.model.tensors import TensorSource, disk_errors_told, open_tensors, read_json_object
 
 # Rotary frequencies that old checkpoints store beside their weights; everyone recomputes them.
 _IGNORED_SUFFIX = "rotary_emb.inv_freq"
@@ -32,13 +32,14 @@ def open_checkpoint(config: Path, source: Path | None = None, model_type: str = 
     Raises UsageError for a config that describes no supported model and for tensors that are missing,
     of another shape or of an unsupported dtype. Narrates tensors that nothing uses.
     """
-    config_path = config if config.is_file() else config / "config.json"
-    if not config_path.is_file():
-        missing = config if not config.exists() else config_path
-        raise UsageError(
-            f"There is no {missing}.",
-            remedy="Name the folder of a Hugging Face model: config.json and its safetensors files.",
-        )
+    with disk_errors_told(config):
+        config_path = config if config.is_file() else config / "config.json"
+        if not config_path.is_file():
+            missing = config if not config.exists() else config_path
+            raise UsageError(
+                f"There is no {missing}.",
+                remedy="Name the folder of a Hugging Face model: config.json and its safetensors files.",
+            )
     spec, parameters = decoder_of(normalise(read_json_object(config_path)), model_type)
     tensors = open_tensors(source or config_path.parent)
     if unused := check_tensors(parameters, tensors, spec):

@@ -6,7 +6,8 @@ and one that shrinks while mapped kills the process.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePosixPath
@@ -106,17 +107,14 @@ class TensorSource:
             offset += start * prod(shape[1:]) * dtype.itemsize
         out = np.empty(prod(shape), dtype)
         buffer = out.view(np.uint8).data
-        try:
-            with info.file.open("rb", buffering=0) as stream:
-                stream.seek(offset)
-                done = 0
-                while done < len(buffer):
-                    count = stream.readinto(buffer[done:])
-                    if not count:
-                        raise _truncated(info.file, offset + len(buffer), offset + done)
-                    done += count
-        except OSError as error:
-            raise _unreadable(info.file, error) from error
+        with disk_errors_told(info.file), info.file.open("rb", buffering=0) as stream:
+            stream.seek(offset)
+            done = 0
+            while done < len(buffer):
+                count = stream.readinto(buffer[done:])
+                if not count:
+                    raise _truncated(info.file, offset + len(buffer), offset + done)
+                done += count
         return out.reshape(shape)
 
 
@@ -125,28 +123,37 @@ def open_tensors(source: Path) -> TensorSource:
 
     Every header is checked against its file's length before this returns.
     Raises UsageError naming the file for: no folder, no weights or weights in another format, a Git
-    LFS pointer, a truncated or malformed file, an index that does not fit its files.
+    LFS pointer, a truncated or malformed file, an index that does not fit its files. Raises StageError
+    for what cannot be read.
     """
-    if source.is_file():
-        return _open_index(source) if source.suffix == ".json" else _open_single(source)
-    if not source.is_dir():
-        raise UsageError(
-            f"There is no folder {source}.",
-            remedy="Name a folder with config.json and model.safetensors.",
-        )
-    if (source / INDEX_FILE).is_file():
-        return _open_index(source / INDEX_FILE)
-    if (source / SINGLE_FILE).is_file():
-        return _open_single(source / SINGLE_FILE)
-    raise _no_weights(source)
+    with disk_errors_told(source):
+        if source.is_file():
+            return _open_index(source) if source.suffix == ".json" else _open_single(source)
+        if not source.is_dir():
+            raise UsageError(
+                f"There is no folder {source}.",
+                remedy="Name a folder with config.json and model.safetensors.",
+            )
+        if (source / INDEX_FILE).is_file():
+            return _open_index(source / INDEX_FILE)
+        if (source / SINGLE_FILE).is_file():
+            return _open_single(source / SINGLE_FILE)
+        raise _no_weights(source)
+
+
+@contextmanager
+def disk_errors_told(path: Path) -> Iterator[None]:
+    """Raise StageError naming `path` for any OSError within: not allowed, a bad disk, too long a name."""
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; UsageError naming the file and the place where it is something else."""
-    try:
+    with disk_errors_told(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
     if data.startswith(_LFS_MAGIC):
         raise _lfs_pointer(path)
     try:
@@ -207,23 +214,20 @@ def _is_file(path: Path) -> bool:
 
 def _read_header(path: Path) -> tuple[TensorInfo, ...]:
     """What the safetensors file `path` holds, in the order of the data."""
-    try:
+    with disk_errors_told(path), path.open("rb") as stream:
         length = path.stat().st_size
-        with path.open("rb") as stream:
-            head = stream.read(1024)
-            if head.startswith(_LFS_MAGIC):
-                raise _lfs_pointer(path)
-            if length < 8:
-                raise _truncated(path, 8, length)
-            count = int.from_bytes(head[:8], "little")
-            if count > _HEADER_LIMIT:
-                raise _malformed(path, f"its header claims {count} bytes")
-            if length < 8 + count:
-                raise _truncated(path, 8 + count, length)
-            stream.seek(8)
-            raw = stream.read(count)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+        head = stream.read(len(_LFS_MAGIC))
+        if head == _LFS_MAGIC:
+            raise _lfs_pointer(path)
+        if length < 8:
+            raise _truncated(path, 8, length)
+        count = int.from_bytes(head[:8], "little")
+        if count > _HEADER_LIMIT:
+            raise _malformed(path, f"its header claims {count} bytes")
+        if length < 8 + count:
+            raise _truncated(path, 8 + count, length)
+        stream.seek(8)
+        raw = stream.read(count)
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError) as error:
