@@ -290,7 +290,7 @@ def test_where_a_chat_template_may_be(place: str, tmp_path: Path) -> None:
     own = "{{ '[' + messages[0]['content'] + ']' }}"
     other = "{{ '(' + messages[0]['content'] + ')' }}"
     if place == "list":
-        named = [{"name": "tool_use", "template": other}, {"name": "default", "template": own}]
+        named = ["odd", {"name": "tool_use", "template": other}, {"name": "default", "template": own}]
         folder = with_template(tmp_path / "model", "qwen2", named)
     elif place == "jinja file":
         folder = with_template(tmp_path / "model", "qwen2", other)

@@ -335,6 +335,9 @@ def broken(tmp_path: Path, file: str, content: str | None) -> Path:
         ("config.json", "[]", "holds no JSON object"),
         ("config.json", '{"model_type": "llama"}', "does not describe a llama model"),
         ("config.json", '{"model_type": "mamba"}', "'mamba'"),
+        ("config.json", {"max_position_embeddings": None}, "does not describe a llama model"),
+        ("config.json", {"vocab_size": "many"}, "does not describe a llama model"),
+        ("tokenizer.json", '{"added_tokens": ["<s>"]}', "added_tokens that are no tokens"),
         ("tokenizer_config.json", "{", "cannot be read as JSON"),
         ("generation_config.json", "nonsense", "cannot be read as JSON"),
         ("tokenizer.json", None, "has no tokenizer.json"),
@@ -348,8 +351,10 @@ def broken(tmp_path: Path, file: str, content: str | None) -> Path:
     ],
 )
 def test_a_broken_folder_is_told_in_plain_words(
-    file: str, content: str | None, words: str, tmp_path: Path
+    file: str, content: str | dict[str, Any] | None, words: str, tmp_path: Path
 ) -> None:
+    if isinstance(content, dict):
+        content = json.dumps(read(MODELS["llama"] / file) | content)
     with pytest.raises(UsageError) as caught:
         generate(broken(tmp_path, file, content), tmp_path / "out", quantization="q0f16")
     assert words in caught.value.what

@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> Generated:
         narrate.say(f"warning: {warning}")
     for case in generated.cases:
         if case.name == KEPT_CACHE and case.supported and not case.exact:
-            narrate.say(f"note: {case.name}: {case.difference}; a reloaded chat has it")
+            narrate.say(f"note: {case.name}: {case.difference}; a chat that is reset has it")
     narrate.say(f"Wrote {generated.path}")
     return generated
 
@@ -158,7 +158,9 @@ def generate(
     try:
         model = family.model_config(hf_config)
         family.spec(model)
-    except (KeyError, TypeError) as error:
+        for size in ("vocab_size", "context_window_size"):
+            model[size] = int(model[size])
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UsageError(
             f"{folder.path / 'config.json'} does not describe a {family.model_type} model: {error}",
             why="A field that every such model has is missing or of the wrong kind.",
@@ -223,7 +225,7 @@ def _apply_sizes(model: dict[str, Any], sizes: Sizes) -> list[str]:
                 why=why,
                 remedy=f"Leave --{flag} out, or use the mlc_llm backend.",
             )
-    maximum = int(model["context_window_size"])
+    maximum: int = model["context_window_size"]
     context = (
         min(maximum, DEFAULT_CONTEXT) if sizes.context_window_size is None else sizes.context_window_size
     )

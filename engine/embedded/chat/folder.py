@@ -91,7 +91,12 @@ class ModelFolder:
                 else "Download tokenizer.json from the model's page into the folder.",
             )
         found = read_json(path)
-        contents = [token["content"] for token in found.get("added_tokens") or ()]
+        try:
+            contents = [str(token["content"]) for token in found.get("added_tokens") or ()]
+        except (KeyError, TypeError) as error:
+            raise UsageError(
+                f"{path} has added_tokens that are no tokens.", remedy="Download the file again."
+            ) from error
         if twice := {content for content in contents if contents.count(content) > 1}:
             raise UsageError(
                 f"{path} lists the added token {min(twice)!r} more than once.",
@@ -143,11 +148,10 @@ class ModelFolder:
         ):
             if isinstance(stated, str) and stated:
                 return stated
-            if isinstance(stated, list) and stated:
-                named = {item["name"]: item["template"] for item in stated}
-                return str(named.get("default", stated[0]["template"]))
-            if isinstance(stated, dict) and stated:
-                return str(stated.get("default", next(iter(stated.values()))))
+            listed = stated if isinstance(stated, list) else []
+            named = {item.get("name"): item.get("template") for item in listed if isinstance(item, dict)}
+            if named:
+                return str(named.get("default", next(iter(named.values()))))
         return None
 
     @cached_property
