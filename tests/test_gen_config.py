@@ -156,9 +156,19 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     arguments += ["--disaggregation", "false", "--max-batch-size", "1", "-o", str(tmp_path / "a" / "b")]
     assert main(arguments) == 0
     assert read(tmp_path / "a" / "b" / CONFIG_NAME) == made("gemma3_text", tmp_path / "c").config
-    narrated = capsys.readouterr().err
-    assert "the model's own prompt in 5 of 5 cases" in narrated
-    assert "second turn on the kept KV cache" in narrated
+    printed = capsys.readouterr()
+    assert "the model's own prompt in 5 of 5 cases" in printed.err
+    assert "note: second turn on the kept KV cache" in printed.err
+    assert json.loads(printed.out) == {
+        "conv_template": "custom",
+        "trimmed_roles": "user, assistant",
+        "one turn": "exact",
+        "two turns": "exact",
+        "three turns": "exact",
+        "system message, one turn": "exact",
+        "system message, two turns": "exact",
+        "second turn on the kept KV cache": "WebLLM does not send '<end_of_turn>\\n' after a reply",
+    }
 
 
 def test_the_command_line_tells_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

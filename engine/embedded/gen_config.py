@@ -129,6 +129,9 @@ def run(arguments: argparse.Namespace) -> Generated:
         if case.name == KEPT_CACHE and case.supported and not case.exact:
             narrate.say(f"note: {case.name}: {case.difference}; a chat that is reset has it")
     narrate.say(f"Wrote {generated.path}")
+    told = {case.name: "exact" if case.exact else case.difference for case in generated.cases}
+    trimmed = ", ".join(generated.trimmed_roles)
+    narrate.result({"conv_template": template, "trimmed_roles": trimmed} | told)
     return generated
 
 
