@@ -1,0 +1,78 @@
+"""Folders that take minutes to fill, kept in the user's cache between runs.
+
+An entry is a folder with a manifest of the size and SHA-256 of each of its files. It is filled beside
+its place and renamed into it when whole, so a killed process leaves nothing that passes for finished;
+a lock of the operating system, which dies with its holder, keeps a second process waiting meanwhile.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+from engine.errors import StageError
+
+CACHE_VARIABLE = "MLC_WIZARD_CACHE"
+MANIFEST = "manifest.json"
+
+
+def root() -> Path:
+    """The cache folder: MLC_WIZARD_CACHE where set, else the platform's place for a user's caches."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).absolute() if chosen else platformdirs.user_cache_path("mlc-wizard", appauthor=False)
+
+
+def entry(kind: str, key: str, fill: Callable[[Path], None]) -> Path:
+    """The verified folder `<root>/<kind>/<key>`; `fill` is called with an empty folder where it is missing.
+
+    An entry whose files no longer match its manifest is thrown away and filled again. What `fill`
+    raises goes through; nothing is kept then. Raises StageError where the cache cannot be written.
+    """
+    folder = root() / kind / key
+    if _intact(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{key}.lock")):
+            if not _intact(folder):
+                _refill(folder, fill)
+    except OSError as error:
+        raise StageError(
+            f"Cannot write the cache folder {folder.parent}: {error.strerror or error}.",
+            remedy=f"Free some space or make it writable, or set {CACHE_VARIABLE} to another folder.",
+        ) from error
+    return folder
+
+
+def _refill(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Replace `folder` by what `fill` makes. The caller holds the lock, so any remains are of the dead."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        fill(unfinished)
+        files = sorted(path for path in unfinished.rglob("*") if path.is_file())
+        manifest = {path.relative_to(unfinished).as_posix(): _fingerprint(path) for path in files}
+        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return all(_fingerprint(folder / name) == expected for name, expected in manifest.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _fingerprint(path: Path) -> dict[str, int | str]:
+    data = path.read_bytes()
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
