@@ -19,7 +19,7 @@ from engine.estimate import (
 )
 from engine.machine import Machine
 from engine.model.facts import ModelFacts
-from engine.plan import MOBILE, ExportPlan, with_defaults
+from engine.plan import BUILTIN_DEMO, MOBILE, ExportPlan, with_defaults
 
 Severity = Literal["note", "warning"]
 
@@ -96,6 +96,8 @@ def _small_model(case: _Case) -> Iterator[Advice]:
     sizes, mode = case.sizes, case.plan.quantization
     if QUANTIZATIONS[mode].bits is None or sizes.parameter_count >= SMALL_MODEL:
         return
+    if case.plan.source == BUILTIN_DEMO:
+        return  # trained to be stored in 4 bits
     better = _better_quantization(case)
     larger = estimate(case.facts, replace(case.plan, quantization=better))
     head = " Its embedding is also its output head, so the loss falls on every token, stop tokens included."
@@ -163,6 +165,8 @@ def _prefill_above_window(case: _Case) -> Iterator[Advice]:
         return
     official = case.plan.backend in ("mlc_llm", "docker")
     less = estimate(case.facts, replace(case.plan, prefill_chunk_size=window)).temporary_bytes
+    if not official and case.sizes.temporary_bytes - less < MIB:
+        return  # nothing to gain
     yield Advice(
         code="prefill-above-window",
         severity="warning" if official else "note",

@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from webgpu_kernels.device import WebGPU
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 FAMILIES = ("gemma3_text", "llama", "llama_tied", "llama3_rope")
+
+# No test may depend on how busy the machine is.
+settings.register_profile("mlc-wizard", deadline=None)
+settings.load_profile("mlc-wizard")
 
 
 @pytest.fixture(params=FAMILIES)

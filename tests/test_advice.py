@@ -92,7 +92,7 @@ TINY_LLAMA = model("llama", 32000, 2048, 5632, 22, 32, 4, 64, tied=False, contex
 
 
 def plan(quantization: str, **changes: Any) -> ExportPlan:
-    return ExportPlan(source=BUILTIN_DEMO, quantization=quantization, **changes)
+    return ExportPlan(source="org/model", quantization=quantization, **changes)
 
 
 def given_advice(plan: ExportPlan, facts: ModelFacts, machine: Machine | None = ROOMY) -> dict[str, Advice]:
@@ -138,6 +138,10 @@ def test_the_numbers_are_those_of_the_shapes() -> None:
     assert "536 MB to download instead of 151 MB" in message
 
 
+def test_the_demo_was_trained_for_four_bits() -> None:
+    assert "q4-small-model" not in given_advice(replace(plan("q4f32_1"), source=BUILTIN_DEMO), GEMMA)
+
+
 @pytest.mark.parametrize("mode", ["q4f16_1", "q4f32_1"])
 def test_four_bits_from_a_billion_up(mode: str) -> None:
     found = given_advice(plan(mode), LLAMA_1B)
@@ -168,6 +172,13 @@ def test_prefill_above_the_window() -> None:
     official = given_advice(plan("q0f32", backend="mlc_llm"), GEMMA)["prefill-above-window"]
     assert official.severity == "warning"
     assert "prefill-above-window" not in given_advice(plan("q0f32", prefill_chunk_size=512), GEMMA)
+
+
+def test_prefill_above_the_window_of_a_tiny_model_gains_nothing() -> None:
+    tiny = model_facts.read(GOLDEN / "gemma3_text" / "hf")
+    chunk = {"context_window_size": 512, "prefill_chunk_size": 256}
+    assert "prefill-above-window" not in given_advice(plan("q4f32_1", **chunk), tiny)
+    assert "prefill-above-window" in given_advice(plan("q4f32_1", **chunk, backend="mlc_llm"), tiny)
 
 
 def test_prefill_above_the_context() -> None:
@@ -248,7 +259,7 @@ SIZES = st.none() | st.integers(1, 200_000)
     facts=st.sampled_from([GEMMA, SMOL, LLAMA_1B, TINY_LLAMA, replace(SMOL, has_chat_template=False)]),
     chosen=st.builds(
         ExportPlan,
-        source=st.just(BUILTIN_DEMO),
+        source=st.just("org/model"),
         quantization=st.sampled_from(list(QUANTIZATIONS)),
         device=st.sampled_from(list(TARGETS)),
         backend=st.sampled_from(["auto", "mlc_llm"]),

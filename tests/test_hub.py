@@ -59,6 +59,18 @@ class Client:
         out, err = child.communicate(timeout=120)
         return Fetched(child.returncode, out, err)
 
+    def fetch_after(self, code: str, repo_id: str) -> "Fetched":
+        """Run `code` in the child, then fetch."""
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys\n{code}\nsys.exit(hub.main([{repo_id!r}]))"],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return Fetched(done.returncode, done.stdout, done.stderr)
+
 
 @dataclass
 class Fetched:
@@ -241,6 +253,19 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(client: Client, hub
     assert any(r and r.startswith("bytes=1") for r in ranges)
 
 
+def test_a_connection_that_keeps_breaking_is_told(client: Client, hub: Hub) -> None:
+    hub.drop_after["model-00002-of-00006.safetensors"] = [1] * 100
+    # The client tries five times of its own at each of ours.
+    found = client.fetch_after("from engine.model import hub\nhub._ATTEMPTS = 1", "org/sharded")
+    assert found.code == 1
+    assert f"connection to {hub.endpoint} broke while org/sharded was fetched" in found.error
+    assert "Run the same command again" in found.error
+    hub.drop_after.clear()
+    before = hub.gets()
+    assert client.fetch("org/sharded").folder.is_dir()
+    assert set(hub.gets() - before) < set(files_of("llama"))
+
+
 def test_stopping_leaves_no_half_file_and_the_next_run_goes_on(client: Client, hub: Hub) -> None:
     last = "model-00006-of-00006.safetensors"
     hub.stall = {last}
@@ -251,6 +276,8 @@ def test_stopping_leaves_no_half_file_and_the_next_run_goes_on(client: Client, h
         child.communicate(timeout=60)
     else:
         child.send_signal(signal.SIGTERM)
+        assert child.stderr is not None
+        assert any("Stopping" in line for line in child.stderr)
         hub.resume.set()
         child.communicate(timeout=60)
         assert child.returncode == 130
@@ -264,49 +291,29 @@ def test_stopping_leaves_no_half_file_and_the_next_run_goes_on(client: Client, h
     assert (folder / last).read_bytes() == hub.repositories["org/sharded"].files[last]
 
 
-def test_a_full_disk_is_told_before_anything_is_fetched(
-    client: Client, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code = (
-        "import shutil, sys\n"
+def test_a_full_disk_is_told_before_anything_is_fetched(client: Client, hub: Hub) -> None:
+    found = client.fetch_after(
+        "import shutil\n"
         "real = shutil.disk_usage\n"
         "shutil.disk_usage = lambda path: type(real(path))(10**9, 10**9, 1000)\n"
-        "from engine.model import hub\n"
-        "sys.exit(hub.main(['org/tiny']))\n"
+        "from engine.model import hub",
+        "org/tiny",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=client.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    found = Fetched(done.returncode, done.stdout, done.stderr)
     assert found.code == 1
     assert "MB free" in found.error
     assert "HF_HOME" in found.error
-    assert "model.safetensors" not in hub.gets()
+    assert not hub.gets()
 
 
 def test_a_disk_that_becomes_full(client: Client) -> None:
-    code = (
-        "import builtins, errno, sys\n"
+    found = client.fetch_after(
+        "import errno\n"
         "from engine.model import hub\n"
         "from huggingface_hub import file_download\n"
         "def full(*a, **k): raise OSError(errno.ENOSPC, 'No space left on device')\n"
-        "file_download.http_get = full\n"
-        "sys.exit(hub.main(['org/tiny']))\n"
+        "file_download.http_get = full",
+        "org/tiny",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=client.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    found = Fetched(done.returncode, done.stdout, done.stderr)
     assert found.code == 1
     assert "disk became full" in found.error
 

@@ -38,6 +38,7 @@ SMALL_FILES = (
     "chat_template*",
 )
 _TIMEOUT_S = 30
+_ATTEMPTS = 3
 _stop = threading.Event()
 _telling = threading.Lock()
 
@@ -108,14 +109,35 @@ def _fetch(repo_id: str, revision: str, embedded_model_type: str) -> tuple[Path,
     ]
     names += _weight_files(repo_id, info.sha, sizes)
     _check_room({n: sizes[n] for n in names if not _is_cached(repo_id, n, info.sha)}, repo_id)
-    _Bytes.wanted = sum(sizes[name] for name in names)
-    _Bytes.fetched_before = sum(sizes[n] for n in names if _is_cached(repo_id, n, info.sha))
-    narrate.progress(_Bytes.fetched_before, _Bytes.wanted, "bytes")
+    folder = _download(repo_id, revision, {name: sizes[name] for name in names}, info.sha)
+    return folder, folder.name
+
+
+def _download(repo_id: str, revision: str, sizes: dict[str, int], commit: str) -> Path:
+    """The snapshot's folder, once all files of `sizes` are there; a broken connection is tried again."""
     # A name stands for itself here but for the characters that mean something in a pattern.
-    patterns = [name.replace("[", "[[]") for name in names]
-    folder = snapshot_download(repo_id, revision=revision or None, allow_patterns=patterns, tqdm_class=_Bytes)
-    narrate.progress(_Bytes.wanted, _Bytes.wanted, "bytes")
-    return Path(folder), Path(folder).name
+    patterns = [name.replace("[", "[[]") for name in sizes]
+    _Bytes.wanted = sum(sizes.values())
+    for attempt in range(_ATTEMPTS):
+        _Bytes.fetched_before = sum(n for name, n in sizes.items() if _is_cached(repo_id, name, commit))
+        narrate.progress(_Bytes.fetched_before, _Bytes.wanted, "bytes")
+        try:
+            folder = snapshot_download(
+                repo_id, revision=revision or None, allow_patterns=patterns, tqdm_class=_Bytes
+            )
+        except Exception as error:
+            if _stop.is_set() or not hub_errors.unreachable(error):
+                raise
+            if attempt + 1 == _ATTEMPTS:
+                raise hub_errors.broken(error, repo_id, constants.ENDPOINT) from error
+            narrate.say("The connection broke; trying again.")
+            _stop.wait(1 + attempt)
+            continue
+        if _stop.is_set():  # not every version of the client reports bytes, and so can be stopped early
+            raise hub_errors.Stopped
+        narrate.progress(_Bytes.wanted, _Bytes.wanted, "bytes")
+        return Path(folder)
+    raise AssertionError
 
 
 def _weight_files(repo_id: str, commit: str, sizes: dict[str, int]) -> list[str]:
@@ -178,6 +200,7 @@ def _cached(repo_id: str, revision: str) -> Path | None:
 def _on_signal(number: int, frame: object) -> None:  # noqa: ARG001
     """Let the downloading threads end themselves: the client then removes its half files."""
     _stop.set()
+    os.write(2, b"Stopping.\n")  # the stream itself may be in the middle of a line
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -137,6 +137,13 @@ def _no_connection(error: BaseException, repo_id: str, endpoint: str) -> WizardE
     )
 
 
+def broken(error: BaseException, repo_id: str, endpoint: str) -> StageError:
+    """The Hub answered at first, and then the connection broke again and again."""
+    return StageError(
+        f"The connection to {endpoint} broke while {repo_id} was fetched.", why=_plain(error), remedy=_AGAIN
+    )
+
+
 def _plain(error: BaseException) -> str:
     """The first line of `error` and its type, without the token."""
     first = (str(error).strip().splitlines() or [""])[0]
