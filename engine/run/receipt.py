@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import preset, wasm_lint
-from engine.backends.base import library_name
+from engine.backends.base import HOME_NAME, library_name
 from engine.estimate import MIB, estimate
 from engine.events import Check
 from engine.model.facts import ModelFacts
@@ -60,6 +60,7 @@ def write(
             "model_type": facts.model_type,
             "architectures": facts.architectures,
         },
+        "conversation": stages["gen_config"].result,
         "backend": backend,
         "versions": {"python": platform.python_version(), **versions(_PACKAGES)},
         "platform": platform.platform(),
@@ -71,7 +72,8 @@ def write(
     }
     if plan.device == "webgpu" and plan.compile:
         document["webllm"] = webllm(output, plan, facts)
-    write_atomically(output / RECEIPT_NAME, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(output / RECEIPT_NAME, text, through=output / HOME_NAME)
 
 
 def webllm(output: Path, plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
