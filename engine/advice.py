@@ -43,24 +43,26 @@ class Advice:
 
 @dataclass(frozen=True, kw_only=True)
 class _Case:
-    """What every rule sees. `plan` has its sizes filled in, `stated` is as the user gave it."""
+    """What the rules about a model see; `plan` has its sizes filled in."""
 
-    stated: ExportPlan
     plan: ExportPlan
     facts: ModelFacts
     sizes: Estimate
     machine: Machine | None
 
 
-def advise(plan: ExportPlan, facts: ModelFacts, machine: Machine | None = None) -> list[Advice]:
-    """The advice for `plan`, warnings first; without `machine`, none about disk and memory.
+def advise(plan: ExportPlan, facts: ModelFacts | None, machine: Machine | None = None) -> list[Advice]:
+    """The advice for `plan`, warnings first.
 
-    Raises UsageError where the embedded compiler does not know the model.
+    Without `facts`, as while a model is still on the Hub, or for a model that the embedded compiler
+    does not know, only what the plan alone tells; without `machine`, nothing about disk and memory.
     """
-    filled = with_defaults(plan, facts.max_context)
-    sizes = estimate(facts, filled)
-    case = _Case(stated=plan, plan=filled, facts=facts, sizes=sizes, machine=machine)
-    found = [advice for rule in RULES for advice in rule(case)]
+    known = facts if facts is not None and facts.spec is not None else None
+    filled = with_defaults(plan, known.max_context if known else None)
+    found = [advice for rule in PLAN_RULES for advice in rule(filled, known)]
+    if known is not None:
+        case = _Case(plan=filled, facts=known, sizes=estimate(known, filled), machine=machine)
+        found += [advice for rule in MODEL_RULES for advice in rule(case)]
     return sorted(found, key=lambda advice: advice.severity != "warning")
 
 
@@ -141,13 +143,13 @@ def _f16_range(case: _Case) -> Iterator[Advice]:
     )
 
 
-def _shader_f16(case: _Case) -> Iterator[Advice]:
+def _shader_f16(plan: ExportPlan, facts: ModelFacts | None) -> Iterator[Advice]:
     """What float16 asks of a browser."""
-    quantization = QUANTIZATIONS[case.plan.quantization]
-    if case.plan.device != "webgpu" or not quantization.needs_f16:
+    quantization = QUANTIZATIONS[plan.quantization]
+    if plan.device != "webgpu" or not quantization.needs_f16:
         return
     other = sibling(quantization, model_dtype="float32")
-    offered = other is not None and not _overflows_f16(case.facts)
+    offered = other is not None and facts is not None and not _overflows_f16(facts)
     yield Advice(
         code="shader-f16",
         severity="note",
@@ -182,9 +184,9 @@ def _prefill_above_window(case: _Case) -> Iterator[Advice]:
     )
 
 
-def _prefill_above_context(case: _Case) -> Iterator[Advice]:
+def _prefill_above_context(plan: ExportPlan, _facts: ModelFacts | None) -> Iterator[Advice]:
     """A chunk that can never be filled."""
-    context, prefill = case.plan.context_window_size or -1, case.plan.prefill_chunk_size or 0
+    context, prefill = plan.context_window_size or -1, plan.prefill_chunk_size or 0
     if 0 < context < prefill:
         yield Advice(
             code="prefill-above-context",
@@ -210,9 +212,9 @@ def _context_above_model(case: _Case) -> Iterator[Advice]:
         )
 
 
-def _both_windows(case: _Case) -> Iterator[Advice]:
+def _both_windows(plan: ExportPlan, _facts: ModelFacts | None) -> Iterator[Advice]:
     """A context and a rolling window, of which WebLLM takes one."""
-    context, rolling = case.plan.context_window_size or -1, case.plan.sliding_window_size or -1
+    context, rolling = plan.context_window_size or -1, plan.sliding_window_size or -1
     if context > 0 and rolling > 0:
         yield Advice(
             code="both-windows",
@@ -263,12 +265,9 @@ def _smaller(case: _Case) -> Mapping[str, Any] | None:
     return None
 
 
-def _one_device(case: _Case) -> Iterator[Advice]:
-    """Settings for servers on targets that have one device and one user."""
-    plan = case.plan
-    if plan.device not in ("webgpu", *MOBILE):
-        return
-    if plan.tensor_parallel_shards > 1:
+def _tensor_parallel(plan: ExportPlan, _facts: ModelFacts | None) -> Iterator[Advice]:
+    """Shards for several devices on a target that has one."""
+    if plan.device in ("webgpu", *MOBILE) and plan.tensor_parallel_shards > 1:
         yield Advice(
             code="tensor-parallel",
             severity="warning",
@@ -276,7 +275,12 @@ def _one_device(case: _Case) -> Iterator[Advice]:
             "device.",
             better={"tensor_parallel_shards": 1},
         )
-    if plan.max_batch_size > 1:
+
+
+def _batch(case: _Case) -> Iterator[Advice]:
+    """Room for many conversations on a target that has one user."""
+    plan = case.plan
+    if plan.device in ("webgpu", *MOBILE) and plan.max_batch_size > 1:
         one = estimate(case.facts, replace(plan, max_batch_size=1)).kv_cache_bytes
         yield Advice(
             code="batch",
@@ -321,17 +325,20 @@ def _machine(case: _Case) -> Iterator[Advice]:
         )
 
 
-RULES: tuple[Callable[[_Case], Iterator[Advice]], ...] = (
+PLAN_RULES: tuple[Callable[[ExportPlan, ModelFacts | None], Iterator[Advice]], ...] = (
+    _prefill_above_context,
+    _both_windows,
+    _tensor_parallel,
+    _shader_f16,
+)
+MODEL_RULES: tuple[Callable[[_Case], Iterator[Advice]], ...] = (
     _small_model,
     _f16_range,
     _tied_embedding,
-    _shader_f16,
-    _prefill_above_context,
     _prefill_above_window,
     _context_above_model,
-    _both_windows,
     _buffers,
-    _one_device,
+    _batch,
     _chat_template,
     _machine,
 )

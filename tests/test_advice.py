@@ -12,6 +12,7 @@ from engine.advice import Advice, advise
 from engine.catalog import QUANTIZATIONS, TARGETS
 from engine.embedded.families.base import decoder_parameters
 from engine.embedded.spec import DecoderSpec, LayerSpec
+from engine.errors import UsageError
 from engine.machine import Machine, disk_free, inspect
 from engine.model import facts as model_facts
 from engine.model.facts import ModelFacts
@@ -95,7 +96,9 @@ def plan(quantization: str, **changes: Any) -> ExportPlan:
     return ExportPlan(source="org/model", quantization=quantization, **changes)
 
 
-def given_advice(plan: ExportPlan, facts: ModelFacts, machine: Machine | None = ROOMY) -> dict[str, Advice]:
+def given_advice(
+    plan: ExportPlan, facts: ModelFacts | None, machine: Machine | None = ROOMY
+) -> dict[str, Advice]:
     found = advise(plan, facts, machine)
     assert len({a.code for a in found}) == len(found)
     return {a.code: a for a in found}
@@ -245,6 +248,21 @@ def test_this_machine(tmp_path: Path) -> None:
     found = inspect(tmp_path / "not" / "made" / "yet")
     assert 0 < found.ram_available <= found.ram_total
     assert disk_free(tmp_path) > 0
+
+
+def test_a_model_that_is_not_here_yet_draws_what_the_plan_tells() -> None:
+    chosen = plan(
+        "q0f16",
+        context_window_size=256,
+        prefill_chunk_size=512,
+        sliding_window_size=64,
+        tensor_parallel_shards=2,
+    )
+    codes = {"shader-f16", "prefill-above-context", "both-windows", "tensor-parallel"}
+    assert set(given_advice(chosen, None)) == codes
+    assert given_advice(chosen, None)["shader-f16"].better is None
+    unknown = replace(GEMMA, spec=None, parameters=(), unsupported=UsageError("not known"))
+    assert set(given_advice(chosen, unknown)) == codes
 
 
 def test_real_facts_draw_advice_too(golden: Path) -> None:

@@ -45,9 +45,7 @@ class Job:
         )
 
     def advice(self) -> list[Advice]:
-        """What could be chosen better; empty while the model is not known."""
-        if self.facts is None or self.facts.spec is None:
-            return []
+        """What could be chosen better, as far as plan and model are known."""
         return advise(self.plan, self.facts, machine.inspect(self.output))
 
     def with_model(self, folder: Path) -> "Job":
