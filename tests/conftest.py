@@ -1,4 +1,4 @@
-"""Shared fixtures: the golden models, and a WebGPU to run kernels in."""
+"""Shared fixtures: the golden models, a WebGPU to run kernels in, and WebLLM to load exports into."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from browser.harness import Browser
     from webgpu_kernels.device import WebGPU
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -31,3 +32,12 @@ def webgpu() -> "Iterator[WebGPU]":
 
     with WebGPU() as device:
         yield device
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """Real WebLLM in headless Chromium, started once; each module loads the export that it is about."""
+    from browser.harness import Browser
+
+    with Browser() as started:
+        yield started
