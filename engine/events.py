@@ -100,5 +100,6 @@ Event = RunStarted | Advised | StageStarted | Output | Progress | StageEnded | R
 
 
 def to_json(event: Event) -> str:
-    """One line of JSON for `event`."""
-    return json.dumps({"event": type(event).__name__, **dataclasses.asdict(event)}, ensure_ascii=False)
+    """One line of JSON for `event`; what is no Unicode, as in some file names, stays escaped."""
+    text = json.dumps({"event": type(event).__name__, **dataclasses.asdict(event)}, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -121,12 +121,15 @@ def _version() -> str:
 
 
 def _prepare_streams() -> None:
-    """No character can fail to be printed; JSON and paths leave as UTF-8 where nobody looks."""
+    """No character can fail to be printed; where stdout is read by a program, it is UTF-8.
+
+    Paths that are not UTF-8 leave as the very bytes they are.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
-        sys.stdout.reconfigure(encoding="utf-8")
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 if __name__ == "__main__":

@@ -36,13 +36,14 @@ def no_space(path: Path, why: str = "") -> StageError:
 def write_atomically(path: Path, text: str, through: Path | None = None) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all.
 
-    `through` is a folder on the same disk for the half-written file, `path`'s own by default.
+    What is no Unicode, as in some file names, is written as JSON escapes it. `through` is a folder on
+    the same disk for the half-written file, `path`'s own by default.
 
     Raises a WizardError where there is no room or no permission.
     """
     temporary = (through or path.parent) / f"{path.name}.tmp"
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

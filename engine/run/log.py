@@ -21,7 +21,7 @@ class Log:
     def __init__(self, output: Path) -> None:
         self.path = output / LOG_NAME
         try:
-            self._file = self.path.open("a", encoding="utf-8", newline="\n", buffering=1)
+            self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
         except OSError as error:
             raise disk_error(error, self.path) from None
 

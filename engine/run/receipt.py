@@ -89,7 +89,7 @@ def webllm(output: Path, plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
             "vram_required_MB": vram,
             "low_resource_required": vram <= LOW_RESOURCE_MB,
             "required_features": wasm_lint.required_features(output / library_name(plan)),
-            "overrides": {"context_window_size": plan.context_window_size},
+            "overrides": _window(plan),
         },
         "to_fill_in": {
             "model": "The absolute URL of this folder once published, for example "
@@ -98,6 +98,13 @@ def webllm(output: Path, plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
             f"https://huggingface.co/OWNER/NAME/resolve/main/{library_name(plan)}.",
         },
     }
+
+
+def _window(plan: ExportPlan) -> dict[str, int | None]:
+    """The one of the two windows that is set."""
+    if plan.sliding_window_size and plan.sliding_window_size > 0:
+        return {"sliding_window_size": plan.sliding_window_size}
+    return {"context_window_size": plan.context_window_size}
 
 
 def model_id(plan: ExportPlan) -> str:

@@ -1,0 +1,223 @@
+"""tui.cli: the command as users run it, in a process of its own."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine import process
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+PRESET = f"""
+version = 1
+description = "a test"
+[model]
+source = {json.dumps(str(GOLDEN / "llama_tied" / "hf"))}
+[quantization]
+mode = "q4f32_1"
+[context]
+context_window_size = 256
+prefill_chunk_size = 64
+[target]
+device = "webgpu"
+compile = false
+[output]
+directory = "out"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "my.toml").write_text(PRESET)
+    return tmp_path
+
+
+def wizard(folder: Path, *argv: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    env = {k: v for k, v in process.child_environment().items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+    return subprocess.run(
+        [sys.executable, "-m", "tui", *argv],
+        cwd=folder,
+        env=env | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_preset_from_start_to_finish(folder: Path) -> None:
+    done = wizard(folder, "--preset", "my.toml", "--yes")
+    assert (done.returncode, done.stdout) == (0, f"{folder / 'out'}\n")
+    assert wizard(folder, "verify", "out").returncode == 0
+    again = wizard(folder, "--preset", "my.toml", "--json")
+    events = [json.loads(line) for line in again.stdout.splitlines()]
+    assert [e["outcome"] for e in events if e["event"] == "StageEnded"] == ["skipped", "skipped", "done"]
+    changed = wizard(folder, "--preset", "my", "--set", "context.context_window_size=128", "--output", "two")
+    assert changed.returncode == 0
+    config = json.loads((folder / "two" / "mlc-chat-config.json").read_text())
+    assert config["context_window_size"] == 128
+
+
+def test_dry_run_and_no_compile(folder: Path) -> None:
+    compiling = ("--preset", "my.toml", "--set", "target.compile=true", "--dry-run")
+    shown = wizard(folder, *compiling)
+    assert shown.returncode == 0
+    assert [shlex.split(line)[4] for line in shown.stdout.splitlines()[:3]] == [
+        "convert_weight",
+        "gen_config",
+        "compile",
+    ]
+    without = wizard(folder, *compiling, "--no-compile")
+    assert " compile " not in without.stdout
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--preset", "absent"], "absent"),
+        (["--preset", "my.toml", "--set", "quantization.mode=q5"], "q5"),
+        (["--preset", "my.toml", "--set", "model.sauce=a"], "source"),
+        (["--preset", "my.toml", "--set", "model.source=./nothing"], "nothing"),
+        (
+            ["--preset", "my.toml", "--set", "target.device=cuda", "--set", "target.compile=true"],
+            "--no-compile",
+        ),
+        (["--preset", "my.toml", "--output", "my.toml"], "my.toml"),
+        (["--dry-run"], "--dry-run needs --preset"),
+        (["--set", "a.b=c"], "--set needs --preset"),
+        (["verify", "absent"], "absent"),
+        (["verify", "."], "no export"),
+        (["verify"], "DIR"),
+        (["--colour"], "--colour"),
+        (["serve"], "serve"),
+    ],
+)
+def test_bad_requests_are_told_and_exit_with_2(folder: Path, argv: list[str], said: str) -> None:
+    told = wizard(folder, *argv)
+    assert told.returncode == 2
+    assert told.stdout == ""
+    assert said in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_failed_check_exits_with_1(folder: Path) -> None:
+    wizard(folder, "--preset", "my.toml")
+    (folder / "out" / "params_shard_0.bin").write_bytes(b"")
+    told = wizard(folder, "verify", "out")
+    assert told.returncode == 1
+    assert "params_shard_0.bin has 0 bytes" in told.stderr
+
+
+def test_no_terminal_and_no_preset_is_one_line(folder: Path) -> None:
+    told = wizard(folder)
+    assert (told.returncode, told.stdout, told.stderr.count("\n")) == (2, "", 1)
+    assert "--preset" in told.stderr
+
+
+def test_version_and_help(folder: Path) -> None:
+    version = wizard(folder, "--version")
+    assert version.returncode == 0
+    assert version.stdout.startswith("mlc-wizard ")
+    text = wizard(folder, "--help").stdout
+    for option in (
+        "--preset",
+        "--set",
+        "--output",
+        "--dry-run",
+        "--json",
+        "--fresh",
+        "--no-compile",
+        "verify",
+    ):
+        assert option in text
+
+
+def test_list_presets_names_the_shipped_ones(folder: Path) -> None:
+    listed = wizard(folder, "--list-presets")
+    assert listed.returncode == 0
+    names = [line.split()[0] for line in listed.stdout.splitlines()]
+    assert {"demo", "gemma270m"} <= set(names)
+    assert "cannot be used" not in listed.stdout
+
+
+def test_a_locale_without_utf8(folder: Path) -> None:
+    output = folder / "é"
+    told = wizard(
+        folder,
+        *("--preset", "my.toml", "--output", str(output)),
+        PYTHONUTF8="0",
+        PYTHONIOENCODING="ascii",
+        LC_ALL="C",
+    )
+    assert told.returncode == 0
+    assert told.stderr.isascii()
+    assert "ok convert_weight" in told.stderr
+    assert told.stdout == f"{output}\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes that close")
+@pytest.mark.parametrize("argv", [["--preset", "my.toml", "--json"], ["--list-presets"]])
+def test_a_reader_that_goes_away(folder: Path, argv: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    told = subprocess.run(
+        [sys.executable, "-m", "tui", *argv],
+        cwd=folder,
+        env=process.child_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    os.close(writing)
+    assert told.returncode == 130
+    assert "Traceback" not in told.stderr
+    assert "Exception" not in told.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo terminals")
+def test_in_a_terminal(folder: Path) -> None:
+    """Without a preset one plain line; with one a live status line, and colours unless refused."""
+    import pty
+
+    def in_terminal(*argv: str, **environment: str) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tui", *argv],
+            cwd=folder,
+            env=process.child_environment({"TERM": "xterm", "COLUMNS": "60"} | environment),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                data = os.read(ours, 65536)
+            except OSError:  # Linux says so where the other side is closed
+                break
+            if not data:
+                break
+            shown += data
+        os.close(ours)
+        return child.wait(timeout=300), shown.decode()
+
+    code, shown = in_terminal()
+    assert code == 2
+    assert shown.count("\n") == 1
+    assert "--preset demo.toml" in shown
+    code, shown = in_terminal("--preset", "my.toml", NO_COLOR="1")
+    assert code == 0
+    assert "\r\x1b[K" in shown
+    assert "\x1b[3" not in shown
+    code, shown = in_terminal("--preset", "my.toml", "--fresh", FORCE_COLOR="1", NO_COLOR="")
+    assert "\x1b[32m" in shown
