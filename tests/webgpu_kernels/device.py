@@ -170,12 +170,7 @@ class WebGPU:
 
         An array among `args` that the function mutates is mutated here too.
         """
-        if id(module) not in self._built:
-            with _collecting() as kernels:
-                executable = relax.build(module, target=TARGET)
-            machine = relax.VirtualMachine(executable, tvm.cpu())
-            self._built[id(module)] = module, machine, kernels
-        _, machine, kernels = self._built[id(module)]
+        machine, kernels = self._machine(module)
 
         def remember(_function: Any, _symbol: str, before: bool, _result: Any, *operands: Any) -> int:
             if before:
@@ -190,6 +185,18 @@ class WebGPU:
             if isinstance(array, np.ndarray):
                 array[...] = tensor.numpy()
         return _as_numpy(result)
+
+    def kernels_of(self, module: tvm.IRModule) -> dict[str, Kernel]:
+        """The kernels of a relax module by name."""
+        return self._machine(module)[1]
+
+    def _machine(self, module: tvm.IRModule) -> tuple[relax.VirtualMachine, dict[str, Kernel]]:
+        if id(module) not in self._built:
+            with _collecting() as kernels:
+                executable = relax.build(module, target=TARGET)
+            self._built[id(module)] = module, relax.VirtualMachine(executable, tvm.cpu()), kernels
+        _, machine, kernels = self._built[id(module)]
+        return machine, kernels
 
     def _build(self, function: tvm.tirx.PrimFunc) -> tuple[Any, dict[str, Kernel]]:
         if id(function) not in self._built:
