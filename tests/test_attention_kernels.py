@@ -1,6 +1,6 @@
 """Our attention kernels against numpy, on the CPU and in a real WebGPU (SwiftShader)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,10 +9,10 @@ import pytest
 import tvm
 from numpy.typing import NDArray
 from tvm.target import Target
+from webgpu_kernels.device import WebGPU
 
 from engine.embedded.kernels import attention_cpu, attention_gpu
 from engine.embedded.kernels.attention import NONE, AttentionShape
-from webgpu_kernels.device import WebGPU
 
 Call = Callable[..., None]
 BASE = AttentionShape(num_heads=4, num_kv_heads=2, head_dim=32, dtype="float32", window=16)
@@ -35,12 +35,6 @@ class Backend:
     call: Call
 
 
-@pytest.fixture(scope="module")
-def gpu() -> Iterator[WebGPU]:
-    with WebGPU() as device:
-        yield device
-
-
 def _call_cpu(func: tvm.tirx.PrimFunc, *arguments: Any) -> None:
     built = tvm.compile(func.with_attr("global_symbol", "main"), target=Target({"kind": "llvm"}))
     given = [tvm.runtime.tensor(a) if isinstance(a, np.ndarray) else a for a in arguments]
@@ -54,7 +48,7 @@ def _call_cpu(func: tvm.tirx.PrimFunc, *arguments: Any) -> None:
 def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "cpu":
         return Backend(attention_cpu, _call_cpu)
-    device = request.getfixturevalue("gpu")
+    device = request.getfixturevalue("webgpu")
 
     def call(func: tvm.tirx.PrimFunc, *arguments: Any) -> None:
         device.call(func.with_attr("global_symbol", "main"), *arguments)
@@ -151,7 +145,7 @@ def test_paged_prefill_sees_the_cache(backend: Backend, name: str, windowed: boo
     cached, lengths, starts = [20, 0, 33, 17], [7, 4, 30, 2], [0, 0, 5, 0]
     pool, indptr, values, last, keys, vals = _pages(rng, shape, cached)
     # The last sequence continues far beyond its keys: with a window it sees none of them.
-    first = [s + c for s, c in zip(starts, cached, strict=True)][:3] + [200]
+    first = [*(s + c for s, c in zip(starts[:3], cached[:3], strict=True)), 200]
     q_indptr = np.concatenate([[0], np.cumsum(lengths)]).astype("i4")
     positions = np.concatenate([np.arange(s, s + m) for s, m in zip(first, lengths, strict=True)])
     q = _random(rng, int(q_indptr[-1]), shape.num_heads, shape.head_dim)
@@ -207,11 +201,11 @@ def test_merge_is_attention_over_both_sets(backend: Backend, name: str) -> None:
     _check(a4, la4, want, want_lse)
 
 
-def test_kernels_stay_within_what_every_webgpu_device_offers(gpu: WebGPU) -> None:
+def test_kernels_stay_within_what_every_webgpu_device_offers(webgpu: WebGPU) -> None:
     for shape in SHAPES.values():
         for make in ("prefill_ragged", "prefill_paged", "decode_paged", "merge"):
             func = getattr(attention_gpu, make)(shape).with_attr("global_symbol", make)
-            for kernel in gpu.kernels(func).values():
+            for kernel in webgpu.kernels(func).values():
                 assert np.prod(kernel.workgroup) <= 256
                 assert kernel.shared_bytes <= 32 << 10
                 assert len(kernel.writes) <= 10

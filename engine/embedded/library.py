@@ -1,0 +1,144 @@
+"""The model library as a relax module: every function a runtime looks up, and what it must know.
+
+`embed`, `prefill`, `decode`, `create_tir_paged_kv_cache`, the samplers, and `_metadata`, with the
+names and shapes that WebLLM 0.2.86 calls.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.target import Target
+
+from engine.catalog import Quantization
+from engine.embedded.decoder import Decoder, attention_shape
+from engine.embedded.kernels.kv_cache import emit_create_function
+from engine.embedded.kernels.sampling import attach_sampling
+from engine.embedded.spec import DecoderSpec, Parameter
+from engine.embedded.stored import all_stored_tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryPlan:
+    """What a library is compiled from; sizes in tokens, -1 where a window is not set."""
+
+    spec: DecoderSpec
+    parameters: tuple[Parameter, ...]
+    quantization: Quantization
+    context_window_size: int
+    sliding_window_size: int
+    attention_sink_size: int
+    prefill_chunk_size: int
+    max_batch_size: int
+    active_vocab_size: int
+
+
+def build_module(plan: LibraryPlan, target: Target) -> tvm.IRModule:
+    """The module before lowering; `_metadata` is added after memory is planned (`lower.py`)."""
+    bb = relax.BlockBuilder()
+    shape = attention_shape(plan.spec, plan.quantization)
+    _emit_embed(bb, plan, target)
+    _emit_step(bb, "prefill", plan, target, tokens=tirx.Var("seq_len", "int64"))
+    _emit_step(bb, "decode", plan, target, tokens=tirx.const(1, "int64"))
+    emit_create_function(bb, "create_tir_paged_kv_cache", shape, len(plan.spec.layers), target)
+    return attach_sampling(bb.finalize(), plan.spec.vocab_size, target)
+
+
+def _weights(plan: LibraryPlan) -> relax.Var:
+    """The parameter that holds all stored tensors, in order."""
+    stored = all_stored_tensors(plan.parameters, plan.quantization)
+    fields = [relax.TensorType(t.shape, t.dtype) for t in stored]
+    return relax.Var("packed_params", relax.TupleType(fields))
+
+
+def _decoder(bb: relax.BlockBuilder, plan: LibraryPlan, target: Target, weights: relax.Var) -> Decoder:
+    return Decoder(
+        bb,
+        weights,
+        spec=plan.spec,
+        parameters=plan.parameters,
+        quantization=plan.quantization,
+        target=target,
+    )
+
+
+def _bounds(plan: LibraryPlan) -> dict[str, Any]:
+    # The planner reserves for the largest chunk, so that no step allocates.
+    return {"tir_var_upper_bound": {"seq_len": plan.prefill_chunk_size}}
+
+
+def _emit_embed(bb: relax.BlockBuilder, plan: LibraryPlan, target: Target) -> None:
+    """embed(ids int32 [n], params) -> float32 [n, hidden]."""
+    ids = relax.Var("input_ids", relax.TensorType((tirx.Var("seq_len", "int64"),), "int32"))
+    weights = _weights(plan)
+    with bb.function("embed", [ids, weights], attrs=_bounds(plan)):
+        with bb.dataflow():
+            out = bb.emit_output(_decoder(bb, plan, target, weights).embed(ids))
+        bb.emit_func_output(out)
+
+
+def _emit_step(bb: relax.BlockBuilder, name: str, plan: LibraryPlan, target: Target, tokens: Any) -> None:
+    """name(embedded float32 [1, n, hidden], cache, params) -> (logits float32 [1, 1, vocab], cache)."""
+    hidden = plan.spec.hidden_size
+    embedded = relax.Var("input_embed", relax.TensorType((1, tokens, hidden), "float32"))
+    cache = relax.Var("paged_kv_cache", relax.AnyType())
+    weights = _weights(plan)
+    with bb.function(name, [embedded, cache, weights], attrs=_bounds(plan)):
+        with bb.dataflow():
+            decoder = _decoder(bb, plan, target, weights)
+            x = bb.emit(relax.op.reshape(embedded, (tokens, hidden)))
+            logits = decoder.logits(decoder.forward(x, cache))
+            out = bb.emit_output(relax.Tuple([logits, cache]))
+        bb.emit_func_output(out)
+
+
+def metadata(plan: LibraryPlan, memory_usage: Mapping[str, int]) -> str:
+    """The JSON that `_metadata` returns: what WebLLM reads, and what mlc_llm's tools read.
+
+    `memory_usage` is the bytes of temporaries that each function plans.
+    """
+    stored = all_stored_tensors(plan.parameters, plan.quantization)
+    return json.dumps(
+        {
+            "model_type": plan.spec.model_type,
+            "quantization": plan.quantization.name,
+            "context_window_size": plan.context_window_size,
+            "sliding_window_size": plan.sliding_window_size,
+            "attention_sink_size": plan.attention_sink_size,
+            "prefill_chunk_size": plan.prefill_chunk_size,
+            "tensor_parallel_shards": 1,
+            "pipeline_parallel_stages": 1,
+            "disaggregation": False,
+            "kv_state_kind": "kv_cache",
+            "max_batch_size": plan.max_batch_size,
+            "active_vocab_size": plan.active_vocab_size,
+            "model_task": "chat",
+            "params": [
+                {
+                    "name": t.name,
+                    "shape": list(t.shape),
+                    "dtype": t.dtype,
+                    "preprocs": [],
+                    "pipeline_stages": [0],
+                }
+                for t in stored
+            ],
+            "memory_usage": dict(memory_usage),
+        }
+    )
+
+
+def with_metadata(mod: tvm.IRModule, text: str) -> tvm.IRModule:
+    """`mod` with a function `_metadata` that returns `text`."""
+    bb = relax.BlockBuilder(mod)
+    with bb.function("_metadata", []):
+        bb.emit_func_output(tvm.ir.StringImm(text))
+    return bb.get()
+
+
+def parameter_names(plan: LibraryPlan) -> Sequence[str]:
+    """The stored tensors in the order in which the compiled functions take them."""
+    return [t.name for t in all_stored_tensors(plan.parameters, plan.quantization)]
