@@ -34,6 +34,7 @@ from engine.events import (
 )
 from engine.plan import ExportPlan
 from engine.run.job import UNKNOWN_SNAPSHOT, Job, prepare
+from engine.run.workspace import RECEIPT_NAME
 
 _SHARD = re.compile(r"params_shard_(\d+)\.bin")
 
@@ -195,6 +196,8 @@ class _Narrator:
         for check in event.checks:
             _tell_check(console, check)
         console.line()
+        if any(name.endswith(".wasm") for name, _ in event.files):
+            console.line(f"{RECEIPT_NAME} holds the record for WebLLM's model_list.")
         console.line("Next:")
         console.line(f"  {shell_line(['mlc-wizard', 'verify', event.output])}   check it again, anywhere")
 

@@ -56,21 +56,22 @@ class _Run:
         self.started = datetime.now(UTC)
         self.checks: list[Check] = []
         self.exit_code: int | None = None
-        self.advised = False
+        self.advised: set[str] = set()
 
     def events(self, *, fresh: bool) -> Iterator[Event]:
         began = time.monotonic()
-        stages = tuple(command.stage for command in self.job.commands())
+        stages = tuple(dict.fromkeys(command.stage for command in self.job.commands()))
         self._open(stages, fresh=fresh)
         error: WizardError | None = None
         yield RunStarted(
             output=str(self.job.output), log=str(self.log.path), backend=self.job.reason, stages=stages
         )
         try:
+            yield from self._advise()
             for stage in stages:
-                if stage != "fetch":
-                    yield from self._advise()
                 yield from self._visit(stage)
+                if stage == "fetch":
+                    yield from self._advise()
         except WizardError as ended:
             error = ended
         files = [(file.name, file.size) for file in self.workspace.files()]
@@ -102,13 +103,12 @@ class _Run:
                 self.workspace.remove(stage)
 
     def _advise(self) -> Iterator[Event]:
-        """Once, when the model is known, so for a Hub model after it was fetched."""
-        if self.advised or self.job.facts is None:
-            return
-        self.advised = True
+        """What was not said before: of a Hub model, more is known once it was fetched."""
         for advice in self.job.advice():
-            self.log.write([f"{advice.severity}: {advice.message}"], "advice")
-            yield Advised(code=advice.code, severity=advice.severity, message=advice.message)
+            if advice.code not in self.advised:
+                self.advised.add(advice.code)
+                self.log.write([f"{advice.severity}: {advice.message}"], "advice")
+                yield Advised(code=advice.code, severity=advice.severity, message=advice.message)
 
     def _visit(self, stage: StageName) -> Iterator[Event]:
         """One stage, from its first event to its StageEnded; raises what ended it otherwise."""
@@ -118,11 +118,11 @@ class _Run:
         try:
             if self.cancel.is_set():
                 raise _cancelled(stage)
-            command = next(c for c in self.job.commands() if c.stage == stage)
-            print_ = fingerprint(command, self.job.folders)
+            commands = [command for command in self.job.commands() if command.stage == stage]
+            print_ = fingerprint(commands, self.job.folders)
             detail = self._why_skip(stage, print_)
             if detail is None:
-                yield from self._execute(command, print_)
+                yield from self._build(stage, commands, print_)
         except WizardError as error:
             self.workspace.discard(stage)
             self._log_failure(stage, error)
@@ -157,9 +157,17 @@ class _Run:
             return f"fetched before, revision {result['revision']}; --fresh looks for a newer one"
         return "finished before, nothing it depends on has changed"
 
-    def _execute(self, command: StageCommand, print_: str) -> Iterator[Event]:
-        stage, began = command.stage, time.monotonic()
+    def _build(self, stage: StageName, commands: list[StageCommand], print_: str) -> Iterator[Event]:
+        began = time.monotonic()
         self.workspace.begin(stage)
+        result: dict[str, Any] = {}
+        for command in commands:
+            result |= yield from self._execute(command)
+        self._conclude(stage, print_, time.monotonic() - began, result)
+
+    def _execute(self, command: StageCommand) -> Generator[Event, None, Mapping[str, Any]]:
+        """Run one command to its good end; its result record."""
+        stage = command.stage
         self.log.write([f"$ {shell_line(command.argv)}"], stage)
         yield StageStarted(stage=stage, command=command.argv)
         records: dict[str, Mapping[str, Any]] = {}
@@ -185,7 +193,7 @@ class _Run:
                         if code != 0:
                             told = records.get("error")
                             raise failure.of_stage(stage, code, told, tail, self.job.output)
-        self._conclude(stage, print_, time.monotonic() - began, dict(records.get("result", {})))
+        return records.get("result", {})
 
     def _conclude(self, stage: StageName, print_: str, seconds: float, result: dict[str, Any]) -> None:
         """Accept what `stage` made, or raise what is wrong with it."""

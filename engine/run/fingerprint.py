@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -18,21 +18,24 @@ _CONVERT_READS = ("config.json", "*.index.json", *(f"*{suffix}" for suffix in WE
 _GEN_CONFIG_READS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 
 
-def fingerprint(command: StageCommand, folders: Folders) -> str:
-    """A hash of the arguments, the inputs, and the versions and sources of what works on them.
+def fingerprint(commands: Sequence[StageCommand], folders: Folders) -> str:
+    """A hash of a stage's arguments and inputs, and of the versions and sources of what works on them.
 
     The place of the export and of the interpreter are left out: neither changes a result. Weights
     are identified by path, size and mtime, as reading them takes as long as converting them; other
     files by content.
     """
     output = str(folders.output)
-    identity = {
-        "stage": command.stage,
-        "arguments": [argument.replace(output, "OUT") for argument in command.argv[1:]],
-        "inputs": [_identity(path) for path in _files(command.stage, command.inputs)],
-        "packages": {name: _version(name) for name in command.packages},
-        "sources": _own_sources(),
-    }
+    identity = [
+        {
+            "stage": command.stage,
+            "arguments": [argument.replace(output, "OUT") for argument in command.argv[1:]],
+            "inputs": [_identity(path) for path in _files(command.stage, command.inputs)],
+            "packages": versions(command.packages),
+            "sources": _own_sources(),
+        }
+        for command in commands
+    ]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
