@@ -170,8 +170,10 @@ def _build(config: dict[str, Any], output: Path, device: str) -> None:
     narrate.progress(3, STEPS, "steps", "linking")
     output.parent.mkdir(parents=True, exist_ok=True)
     if device == "webgpu":
-        from engine.embedded.wasm import link
+        from engine.embedded.wasm import build, link
 
+        # Minutes where this version is new to the machine; at once where it is cached.
+        build.runtime(lambda done, total, name: narrate.progress(done, total, "runtime units", name))
         executable.export_library(str(output), fcompile=link.fcompile)
     else:
         executable.export_library(str(output), fcompile=link_shared)
