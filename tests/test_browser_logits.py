@@ -1,0 +1,110 @@
+"""Packages for WebGPU give the reference's logits in real WebLLM in a real browser (SwiftShader)."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser.harness import Browser, Page
+from conftest import FAMILIES
+from exports import GOLDEN, LIBRARY, QUANTIZATIONS, decoder, export
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from engine.embedded import evaluate
+from engine.embedded.chat.conversation import Conversation
+
+pytestmark = pytest.mark.browser
+
+TOLERANCE = 1e-2
+"""Of the logits' standard deviation, as for any WebGPU implementation (here errors are near 1e-5)."""
+
+
+@cache
+def _reference(model: str) -> dict[str, NDArray[Any]]:
+    return load_file(GOLDEN / model / "reference.safetensors")
+
+
+def _load(browser: Browser, folder: Path) -> Page:
+    return browser.load(folder, folder / LIBRARY["webgpu"])
+
+
+def _error(found: NDArray[Any], want: NDArray[Any]) -> float:
+    assert np.isfinite(found).all()
+    return float(np.abs(found - want).max() / want.std())
+
+
+@pytest.mark.parametrize("quantization", ["q0f32", "q4f32_1"])
+@pytest.mark.parametrize("model", FAMILIES)
+def test_logits_at_every_step_past_the_window(browser: Browser, model: str, quantization: str) -> None:
+    """A chunk longer than the window, a short chunk on the cache, then token by token."""
+    reference = _reference(model)
+    ids, want = reference["input_ids"].tolist(), reference[f"logits_{quantization}"]
+    page = _load(browser, export(model, quantization, "webgpu"))
+    errors = [_error(page.forward(ids[:20]), want[19]), _error(page.forward(ids[20:25]), want[24])]
+    for n in range(25, len(ids)):
+        errors.append(_error(page.forward(ids[n : n + 1], prefill=False), want[n]))
+    assert max(errors) < TOLERANCE
+
+    page.reset()
+    errors = [_error(page.forward(ids), want[-1])]
+    page.reset()
+    for n in range(18):  # a prompt of one token goes through `decode`, from the very first
+        errors.append(_error(page.forward(ids[n : n + 1], prefill=False), want[n]))
+    assert max(errors) < TOLERANCE
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_greedy_tokens(browser: Browser, model: str) -> None:
+    reference = _reference(model)
+    page = _load(browser, export(model, "q4f32_1", "webgpu"))
+    logits, said = page.forward(reference["prompt_ids"].tolist()), []
+    for _ in reference["greedy_q4f32_1"]:
+        said.append(int(logits.argmax()))
+        logits = page.forward(said[-1:], prefill=False)
+    assert said == reference["greedy_q4f32_1"].tolist()
+
+
+@pytest.mark.parametrize("chunk", [8, 16, 64])
+@pytest.mark.parametrize("model", ["gemma3_text", "llama3_rope"])
+def test_chat_of_two_turns_that_passes_the_window(browser: Browser, model: str, chunk: int) -> None:
+    """Prompts in several chunks: below, equal to and above the window of 16 tokens."""
+    folder = export(model, "q4f32_1", "webgpu", chunk=chunk)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "mlc-chat-config.json").read_text(encoding="utf-8"))
+    conversation = _conversation(config["conv_template"])
+    page = _load(browser, folder)
+
+    # Greedy tokens of random weights need not be text: what is said is chosen here. A reply that
+    # ends with its stop token stays in the KV cache; the stop token itself is never fed.
+    said = tokenizer.encode("red and blue", add_special_tokens=False).ids
+    reply = [*said, conversation.stop_token_ids[0]]
+    first = [{"role": "user", "content": "What are the colours of the sky?"}]
+    one = page.chat(first, force=reply, temperature=0)
+    assert (one.tokens, one.finish_reason) == (reply, "stop")
+    second = [*first, {"role": "assistant", "content": one.text}, {"role": "user", "content": "Say why."}]
+    two = page.chat(second, force=reply, temperature=0)
+
+    prompt = conversation.token_ids(first, tokenizer)
+    follow = conversation.token_ids(second, tokenizer, start=2)
+    fed = [*prompt, *said, *follow, *said]
+    spec, parameters = decoder(folder)
+    stored = evaluate.stored_weights(folder, parameters, QUANTIZATIONS["q4f32_1"])
+    want = evaluate.logits(spec, stored, np.asarray(fed))
+    at = [len(prompt) - 1 + i for i in range(len(reply))]
+    at += [len(prompt) + len(said) + len(follow) - 1 + i for i in range(len(reply))]
+    assert len(fed) > 40  # far past the window
+    errors = [_error(found, want[n]) for found, n in zip([*one.logits, *two.logits], at, strict=True)]
+    assert max(errors) < TOLERANCE
+
+
+def _conversation(template: dict[str, Any]) -> Conversation:
+    fields = {k: v for k, v in template.items() if k in Conversation.__dataclass_fields__}
+    for name in ("seps", "stop_str", "stop_token_ids"):
+        fields[name] = tuple(fields[name])
+    if fields["system_prefix_token_ids"] is not None:
+        fields["system_prefix_token_ids"] = tuple(fields["system_prefix_token_ids"])
+    return Conversation(**fields)
