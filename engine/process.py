@@ -103,7 +103,8 @@ def stream(
                 # A process that left the stage's group may hold its output open for ever.
                 gone_since = gone_since or time.monotonic()
                 open_ = open_ and time.monotonic() - gone_since < _DRAIN_SECONDS
-        yield Exited(child.wait(), cancelled)
+        code = child.wait()
+        yield Exited(128 - code if code < 0 else code, cancelled)
     finally:
         _end(child, reader, chunks)
 

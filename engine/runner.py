@@ -116,8 +116,7 @@ class _Run:
         self.exit_code = None
         detail = None
         try:
-            if self.cancel.is_set():
-                raise _cancelled(stage)
+            self._heed_cancel(stage)
             commands = [command for command in self.job.commands() if command.stage == stage]
             print_ = fingerprint(commands, self.job.folders)
             detail = self._why_skip(stage, print_)
@@ -156,6 +155,10 @@ class _Run:
                 return None
             return f"fetched before, revision {result['revision']}; --fresh looks for a newer one"
         return "finished before, nothing it depends on has changed"
+
+    def _heed_cancel(self, stage: StageName) -> None:
+        if self.cancel.is_set():
+            raise _cancelled(stage)
 
     def _build(self, stage: StageName, commands: list[StageCommand], print_: str) -> Iterator[Event]:
         began = time.monotonic()
@@ -205,7 +208,7 @@ class _Run:
             raise StageError(
                 f"{stage} ended without an error but wrote no file.", remedy=failure.see_log(self.job.output)
             )
-        self.workspace.commit(stage, print_, seconds, result)
+        self.workspace.commit(stage, print_, seconds, result, between=lambda: self._heed_cancel(stage))
         if stage == "verify":
             self._write_receipt()
 

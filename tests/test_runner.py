@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import process, runner
+from engine import runner
 from engine.backends import auto
 from engine.backends.base import Folders, StageCommand, library_name, shell_line
 from engine.errors import StageError, ToolchainError, UsageError
@@ -836,4 +836,25 @@ def test_children_do_not_see_the_lock(tmp_path: Path, stand_in: Callable[..., St
     events = finish(plan, backend=stand_in(gen_config=code + CONFIG))
     (line,) = [li for e in events if isinstance(e, Output) for li in e.lines if li.startswith("fds")]
     assert line == "fds ['0', '1', '2', '3']"  # 3 is the listing itself
-    assert process.GRACE_SECONDS < 10
+
+
+def test_cancel_while_files_are_hashed_moves_none(tmp_path: Path, stand_in: Callable[..., StandIn]) -> None:
+    plan = plan_for(tmp_path)
+    finish(plan, backend=stand_in(shards=2))
+    before = visible(plan.output)
+    other = dataclasses.replace(plan, quantization="q0f16")
+    calls = []
+
+    def between() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise StageError("stop")
+
+    with Workspace.locked(plan.output, "model-webgpu.wasm") as workspace:
+        folder = workspace.begin("convert_weight")
+        for name in ("params_shard_0.bin", "tensor-cache.json"):
+            (folder / name).write_text("new")
+        with pytest.raises(StageError, match="stop"):
+            workspace.commit("convert_weight", "new", 1.0, between=between)
+        assert visible(plan.output) == before
+    assert ended(finish(other, backend=stand_in())).exit_code == 0

@@ -13,7 +13,7 @@ import contextlib
 import errno
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,12 @@ class Workspace:
                 f"Another run is working in {output}.",
                 remedy="Wait for it to end, stop it, or choose another folder with --output.",
             ) from None
+        except NotImplementedError:
+            raise UsageError(
+                f"The disk that holds {output} cannot lock files.",
+                why="Without a lock two runs could work in one folder and spoil each other's files.",
+                remedy="Choose a folder on a local disk with --output.",
+            ) from None
         except OSError as error:
             raise _unusable(output, error) from None
         try:
@@ -139,15 +145,25 @@ class Workspace:
         return all(self._is_intact(file) for file in state.files)
 
     def commit(
-        self, stage: StageName, fingerprint: str, seconds: float, result: dict[str, Any] | None = None
+        self,
+        stage: StageName,
+        fingerprint: str,
+        seconds: float,
+        result: dict[str, Any] | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         """Move what `stage` wrote to its final place and remove what it wrote there in earlier runs.
 
-        Raises UsageError where that would replace a file of somebody else's.
+        `between` is called before each file is hashed, which takes a while for large models; what it
+        raises ends the commit before anything was moved. Raises UsageError where a file of somebody
+        else's would be replaced.
         """
         folder = self.building(stage)
         try:
-            files = [_described(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+            files = []
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                between()
+                files.append(_described(path, folder))
             names = {file.name for file in files}
             self.refuse_foreign(names)
             before = self.stages.get(stage, StageState())
