@@ -298,7 +298,7 @@ def test_a_missing_library(export: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="an ELF file at hand")
 def test_a_native_library(export: Path) -> None:
     whole = Path(np._core._multiarray_umath.__file__).read_bytes()
-    library = export / "model-cpu.so"
+    library = export / "model-cuda.so"
     library.write_bytes(whole)
     assert failed(export, library.name) == {}
     library.write_bytes(whole[: len(whole) // 2])

@@ -75,7 +75,7 @@ def test_chat_of_two_turns_that_passes_the_window(browser: Browser, model: str, 
     folder = export(model, "q4f32_1", "webgpu", chunk=chunk)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     config = json.loads((folder / "mlc-chat-config.json").read_text(encoding="utf-8"))
-    conversation = _conversation(config["conv_template"])
+    conversation = Conversation.from_json(config["conv_template"])
     page = _load(browser, folder)
 
     # Greedy tokens of random weights need not be text: what is said is chosen here. A reply that
@@ -99,12 +99,3 @@ def test_chat_of_two_turns_that_passes_the_window(browser: Browser, model: str, 
     assert len(fed) > 40  # far past the window
     errors = [_error(found, want[n]) for found, n in zip([*one.logits, *two.logits], at, strict=True)]
     assert max(errors) < TOLERANCE
-
-
-def _conversation(template: dict[str, Any]) -> Conversation:
-    fields = {k: v for k, v in template.items() if k in Conversation.__dataclass_fields__}
-    for name in ("seps", "stop_str", "stop_token_ids"):
-        fields[name] = tuple(fields[name])
-    if fields["system_prefix_token_ids"] is not None:
-        fields["system_prefix_token_ids"] = tuple(fields["system_prefix_token_ids"])
-    return Conversation(**fields)

@@ -1,12 +1,13 @@
-"""An export, checked from its files alone: what runtimes rely on and do not check themselves.
+"""An export, checked: what runtimes rely on and do not check themselves, and that it runs where it can.
 
 `python -m engine.artifacts DIR` does it as a program.
 """
 
 from pathlib import Path
 
-from engine.artifacts import chat, folder, library, weights
+from engine.artifacts import chat, folder, generation, library, weights
 from engine.artifacts.report import Report
+from engine.catalog import host_library_suffix
 from engine.errors import UsageError
 from engine.events import Check
 
@@ -33,4 +34,7 @@ def verify(output: Path, library_name: str | None = None) -> list[Check]:
     manifest = weights.verify(output, config, report)
     library.verify(output, library_name, report)
     folder.verify(output, manifest, library_name, report)
+    runnable = output / f"model-cpu{host_library_suffix()}"
+    if config and runnable.is_file() and all(check.passed for check in report.checks):
+        generation.verify(output, runnable, config, report)
     return report.checks

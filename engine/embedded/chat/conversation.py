@@ -15,9 +15,9 @@ The rules are those of `Conversation.getPromptArray` and `LLMChatPipeline.getInp
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 from tokenizers import Tokenizer
 
@@ -46,6 +46,15 @@ class Conversation:
     stop_str: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     strip_reasoning_in_history: bool = False
+
+    @classmethod
+    def from_json(cls, template: Mapping[str, Any]) -> Self:
+        """The conversation of a `conv_template` object; fields that shape no prompt are ignored."""
+        known = {f.name for f in fields(cls)}
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in template.items() if k in known
+        }
+        return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
         """The `conv_template` object of mlc-chat-config.json, keys in mlc_llm's order."""

@@ -1,0 +1,70 @@
+"""A library for this machine, shown to work: it generates, and says what the stored weights say."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from engine.artifacts.report import Report
+from engine.catalog import QUANTIZATIONS
+from engine.embedded.chat.conversation import Conversation
+from engine.embedded.families.registry import FAMILIES
+from engine.errors import StageError
+
+PROMPT = "Hello! Who are you?"
+TOKENS = 12
+NAME = "generation"
+
+TOLERANCES = {"float32": 1e-3, "float16": 5e-2}
+"""The largest difference of any logit, as a fraction of the logits' standard deviation."""
+
+
+def verify(output: Path, library: Path, config: dict[str, Any], report: Report) -> None:
+    """Generate greedily with `library` and compare every step with a float32 evaluation in numpy.
+
+    The evaluation shares nothing with the compiler (`engine.embedded.evaluate`). Its cost is that of
+    one pass over the weights.
+    """
+    # The compiler's runtime is loaded only where there is a library to run.
+    from engine.embedded import evaluate
+    from engine.embedded.local import LocalModel
+
+    family, quantization = FAMILIES[config["model_type"]], QUANTIZATIONS[config["quantization"]]
+    spec = family.spec(config["model_config"])
+    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
+    conversation = Conversation.from_json(config["conv_template"])
+    prompt = conversation.token_ids([{"role": "user", "content": PROMPT}], tokenizer)
+    prompt = prompt[: config["context_window_size"] - TOKENS]
+    try:
+        model = LocalModel(output, library)
+        steps, tokens = _generate(model, prompt)
+    except (StageError, RuntimeError, ValueError, AttributeError, OSError) as error:
+        report.add(NAME, [f"{library.name} does not run: {str(error).splitlines()[-1]}"], "")
+        return
+    stored = evaluate.stored_weights(output, family.parameters(spec), quantization)
+    fed = np.asarray([*prompt, *tokens[:-1]])
+    want = evaluate.logits(spec, stored, fed)[len(prompt) - 1 :]
+    worst = float(np.abs(steps - want).max() / want.std())
+    tolerance = TOLERANCES[quantization.model_dtype]
+    problems = []
+    if not np.isfinite(steps).all():
+        problems.append("some logits are not finite")
+    elif worst > tolerance:
+        problems.append(
+            f"logits differ from the stored weights' by {worst:.1e} of their standard deviation, "
+            f"more than {tolerance:.0e}"
+        )
+    text = tokenizer.decode(tokens)
+    report.add(NAME, problems, f"{len(tokens)} tokens, logits within {worst:.0e} of float32: {text!r}")
+
+
+def _generate(model: Any, prompt: list[int]) -> tuple[npt.NDArray[np.float32], list[int]]:
+    """Logits [steps, vocab] and the greedy tokens; what follows a stop token is compared as well."""
+    logits, steps, tokens = model.step(prompt), [], []
+    for _ in range(TOKENS):
+        steps.append(logits)
+        tokens.append(int(logits.argmax()))
+        logits = model.step(tokens[-1:])
+    return np.stack(steps), tokens
