@@ -225,6 +225,13 @@ def test_a_missing_package_is_named(monkeypatch, module, distribution):
     assert "pip install" in caught.value.remedy
 
 
+def test_a_missing_compiler_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(toolchain, "_package", lambda *_names: tmp_path)
+    with pytest.raises(ToolchainError, match="zig compiler is not in") as caught:
+        compile_units(tmp_path, [unit(tmp_path, "any", "")])
+    assert "pip install" in caught.value.remedy
+
+
 def test_the_key_follows_versions_and_not_places(tmp_path):
     tools = toolchain.find()
     key = build.key(tools)

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -56,14 +55,16 @@ def key(tools: Toolchain) -> str:
 
 def build(tools: Toolchain, folder: Path, report: Report | None = None) -> None:
     """Compile everything into the empty `folder`; see `runtime`."""
-    with tempfile.TemporaryDirectory(prefix="mlc-wizard-", ignore_cleanup_errors=True) as name:
-        scratch = Path(name).resolve()
-        lay_out(scratch / "tree")
-        (folder / OBJECTS).mkdir()
-        units = runtime_units(tools, scratch / "tree")
-        jobs = [_library_job(scratch), *unit_jobs(units, folder / OBJECTS, scratch)]
-        run_jobs(jobs, scratch, report)
-        collect_libraries(scratch / "zig", folder)
+    # Inside the folder, so that whoever clears away an unfinished entry clears this away as well: it
+    # grows to 100 MB.
+    scratch = folder / "scratch"
+    lay_out(scratch / "tree")
+    (folder / OBJECTS).mkdir()
+    units = runtime_units(tools, scratch / "tree")
+    jobs = [_library_job(scratch), *unit_jobs(units, folder / OBJECTS, scratch)]
+    run_jobs(jobs, scratch, report)
+    collect_libraries(scratch / "zig", folder)
+    shutil.rmtree(scratch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -51,15 +52,27 @@ def _package(module: str, distribution: str) -> Path:
 
 
 def zig(arguments: Sequence[str], *, cwd: Path, cache: Path) -> subprocess.Popen[str]:
-    """Start `zig ARGUMENTS` in `cwd`, its own cache in `cache`, stdout and stderr in one pipe."""
+    """Start `zig ARGUMENTS` in `cwd`, its own cache in `cache`, stdout and stderr in one pipe.
+
+    Raises ToolchainError where there is no zig.
+    """
+    folder = _package("ziglang", "ziglang")
+    # The program itself and not `python -m ziglang`, which on Windows is a parent that leaves it behind
+    # when killed.
+    program = shutil.which("zig", path=str(folder))
+    if program is None:
+        raise ToolchainError(
+            f"The zig compiler is not in {folder}.",
+            why="The ziglang package is damaged, or a virus scanner took the program away.",
+            remedy=f"{Path(sys.executable).name} -m pip install --force-reinstall ziglang",
+        )
     environment = {
         **os.environ,
         "ZIG_GLOBAL_CACHE_DIR": str(cache),
         "ZIG_LOCAL_CACHE_DIR": str(cache),
     }
     return subprocess.Popen(
-        # -P: a ziglang.py in the current folder must not be taken for the package.
-        [sys.executable, "-P", "-m", "ziglang", *arguments],
+        [program, *arguments],
         cwd=cwd,
         env=environment,
         stdin=subprocess.DEVNULL,
