@@ -39,8 +39,9 @@ class Folders:
 
 @dataclass(frozen=True, kw_only=True)
 class StageCommand:
-    """One stage as a command, and all that its result depends on beside the arguments.
+    """A command of a stage, and all that its result depends on beside the arguments.
 
+    A stage may have several, run in order; those of verify tell checks as records (`narrate.check`).
     `inputs` are the files it reads; a folder stands for the files directly in it. `packages` are
     the distributions whose versions matter.
     """
