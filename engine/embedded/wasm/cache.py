@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,10 +52,11 @@ def entry(kind: str, key: str, fill: Callable[[Path], None]) -> Path:
 
 def _refill(folder: Path, fill: Callable[[Path], None]) -> None:
     """Replace `folder` by what `fill` makes. The caller holds the lock, so any remains are of the dead."""
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.mkdir()
+    prefix = f"{folder.name}.unfinished-"
+    for remains in (folder, *folder.parent.glob(f"{prefix}*")):
+        shutil.rmtree(remains, ignore_errors=True)
+    # A new name each time: a compiler that outlived its killed parent still writes to the old one.
+    unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         fill(unfinished)
         files = sorted(path for path in unfinished.rglob("*") if path.is_file())
