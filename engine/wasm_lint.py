@@ -260,12 +260,12 @@ class _Reader:
         return KINDS[number]  # type: ignore[return-value]
 
     def limits(self) -> tuple[int, int | None]:
-        """Minimum and maximum; only the forms of a 32-bit memory or table are read."""
+        """Minimum and maximum; a shared or 64-bit memory is nothing that WebLLM's JavaScript can use."""
         flags = self.byte()
-        if flags not in {0, 1, 3}:
+        if flags not in {0, 1}:
             raise self.damaged(f"{flags} is not a kind of limits that WebLLM knows")
         minimum = self.number()
-        return minimum, self.number() if flags & 1 else None
+        return minimum, self.number() if flags else None
 
     def must_be_used_up(self) -> None:
         if not self.at_end:

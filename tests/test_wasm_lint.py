@@ -155,6 +155,7 @@ def test_size_is_the_files():
         (MAGIC + section(2, imported("env", "x", 9)), "9 is not a kind"),
         (MAGIC + section(2, b"\x01\xff" + text("x") + b"\x00\x00"), "a name is not UTF-8"),
         (MAGIC + section(5, b"\x04\x01"), "4 is not a kind of limits"),
+        (MAGIC + section(5, b"\x03\x01\x02"), "3 is not a kind of limits"),
         (MAGIC + section(5, b"\x01\x05\x04"), "impossible limits"),
         (MAGIC + section(5, b"\x00" + leb(65537)), "impossible limits"),
         (MAGIC + b"\x07\x03\x00ab", "longer than what it holds"),
