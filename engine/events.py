@@ -5,8 +5,9 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 StageName = Literal["fetch", "convert_weight", "gen_config", "compile", "verify"]
 Outcome = Literal["done", "skipped", "failed", "cancelled"]
@@ -103,3 +104,20 @@ def to_json(event: Event) -> str:
     """One line of JSON for `event`; what is no Unicode, as in some file names, stays escaped."""
     text = json.dumps({"event": type(event).__name__, **dataclasses.asdict(event)}, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def progress_of(stage: StageName, body: Mapping[str, Any]) -> Progress | None:
+    """The event of a progress record (`engine.embedded.narrate`), None for one that makes no sense."""
+    match body:
+        case {"done": int(done), "total": int() | None as total, "unit": str(unit)}:
+            detail = str(body.get("detail", ""))
+            return Progress(stage=stage, done=done, total=total, unit=unit, detail=detail)
+    return None
+
+
+def checks_of(body: Mapping[str, Any]) -> tuple[Check, ...]:
+    """The check of a check record; none for one that makes no sense."""
+    match body:
+        case {"name": str(name), "passed": bool(passed), "found": str(found)}:
+            return (Check(name=name, passed=passed, found=found),)
+    return ()

@@ -5,21 +5,23 @@
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from engine import preset, runner
+from engine import preset, process, runner
 from engine.backends.base import shell_line
 from engine.console import Console
-from engine.errors import WizardError
+from engine.errors import Cancelled, WizardError
 from engine.events import (
     Advised,
     Check,
@@ -30,10 +32,13 @@ from engine.events import (
     RunStarted,
     StageEnded,
     StageStarted,
+    checks_of,
+    progress_of,
     to_json,
 )
 from engine.plan import ExportPlan
-from engine.run.job import UNKNOWN_SNAPSHOT, Job, prepare
+from engine.run import failure
+from engine.run.job import UNKNOWN_SNAPSHOT, Job, prepare, verify_command
 from engine.run.workspace import RECEIPT_NAME
 
 _SHARD = re.compile(r"params_shard_(\d+)\.bin")
@@ -95,15 +100,40 @@ def list_presets(*, as_json: bool = False) -> int:
 
 
 def verify(output: Path, *, as_json: bool = False) -> int:
-    """Check the export in `output` again; 1 where a check fails. Raises UsageError where there is none."""
-    from engine.artifacts import verify as checks_of  # numpy and tokenizers, which nothing else here needs
+    """Check the export in `output` again; 1 where a check fails.
 
+    In a child, as a library that is run to see it generate may do anything. Raises UsageError where
+    there is no export, StageError where the checks themselves come to no end.
+    """
     console = Console(sys.stderr)
-    checks = checks_of(output)
-    for check in checks:
-        _tell_check(console, check)
-        if as_json:
-            data(json.dumps({"name": check.name, "passed": check.passed, "found": check.found}))
+    checks: list[Check] = []
+    cancel = threading.Event()
+    told: Mapping[str, Any] | None = None
+    tail: deque[str] = deque(maxlen=50)
+    command = verify_command(output).argv
+    with _stopping(cancel, console), contextlib.closing(process.stream(command, cancel)) as items:
+        for item in items:
+            match item:
+                case process.Lines(lines):
+                    tail.extend(line for line in lines if line.strip())
+                    for line in lines:
+                        console.line(f"  {line}")
+                case process.Record("progress", body):
+                    if progress := progress_of("verify", body):
+                        console.status(_progress(progress))
+                case process.Record("check", body):
+                    for check in checks_of(body):
+                        checks.append(check)
+                        _tell_check(console, check)
+                        if as_json:
+                            data(json.dumps(dataclasses.asdict(check)))
+                case process.Record("error", body):
+                    told = body
+                case process.Exited(_, True):
+                    raise Cancelled("Stopped.")
+                case process.Exited(code, _) if code != 0:
+                    remedy = "Export it again into the same folder, with --fresh."
+                    raise failure.of_stage("verify", code, told, tail, output=output, remedy=remedy)
     failed = sum(not check.passed for check in checks)
     if failed:
         console.line(f"{failed} of {len(checks)} checks failed.", "red")

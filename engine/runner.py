@@ -17,12 +17,13 @@ from engine.events import (
     Check,
     Event,
     Output,
-    Progress,
     RunEnded,
     RunStarted,
     StageEnded,
     StageName,
     StageStarted,
+    checks_of,
+    progress_of,
 )
 from engine.plan import ExportPlan
 from engine.run import failure, receipt
@@ -183,10 +184,10 @@ class _Run:
                         tail.extend(line for line in lines if line.strip())
                         yield Output(stage=stage, lines=lines)
                     case process.Record("progress", body):
-                        if progress := _progress(stage, body):
+                        if progress := progress_of(stage, body):
                             yield progress
                     case process.Record("check", body):
-                        self.checks += _checks(body)
+                        self.checks += checks_of(body)
                     case process.Record(kind, body):
                         records[kind] = body
                     case process.Exited(code, cancelled):
@@ -195,7 +196,9 @@ class _Run:
                             raise _cancelled(stage)
                         if code != 0:
                             told = records.get("error")
-                            raise failure.of_stage(stage, code, told, tail, self.job.output)
+                            raise failure.of_stage(
+                                stage, code, told, tail, output=self.job.output, remedy=self._see_log()
+                            )
         return records.get("result", {})
 
     def _conclude(self, stage: StageName, print_: str, seconds: float, result: dict[str, Any]) -> None:
@@ -205,9 +208,7 @@ class _Run:
         elif stage == "fetch":
             self.job = self.job.with_model(Path(result["folder"]))
         elif not any(self.workspace.building(stage).iterdir()):
-            raise StageError(
-                f"{stage} ended without an error but wrote no file.", remedy=failure.see_log(self.job.output)
-            )
+            raise StageError(f"{stage} ended without an error but wrote no file.", remedy=self._see_log())
         self.workspace.commit(stage, print_, seconds, result, between=lambda: self._heed_cancel(stage))
         if stage == "verify":
             self._write_receipt()
@@ -226,8 +227,11 @@ class _Run:
             why=f"Changed since it was written: {', '.join(damaged)}." if damaged else "",
             remedy="Run again: the stages of these files will be redone."
             if damaged
-            else f"Run again with --fresh. {failure.see_log(self.job.output)}",
+            else f"Run again with --fresh. {self._see_log()}",
         )
+
+    def _see_log(self) -> str:
+        return f"The whole log: {self.log.path}"
 
     def _log_failure(self, stage: StageName, error: WizardError) -> None:
         try:
@@ -256,19 +260,3 @@ def _cancelled(stage: StageName) -> Cancelled:
     return Cancelled(
         f"Stopped in {stage}.", remedy="Run the same command again to go on; finished stages are kept."
     )
-
-
-def _progress(stage: StageName, body: Mapping[str, Any]) -> Progress | None:
-    match body:
-        case {"done": int(done), "total": int() | None as total, "unit": str(unit)}:
-            return Progress(
-                stage=stage, done=done, total=total, unit=unit, detail=str(body.get("detail", ""))
-            )
-    return None
-
-
-def _checks(body: Mapping[str, Any]) -> tuple[Check, ...]:
-    match body:
-        case {"name": str(name), "passed": bool(passed), "found": str(found)}:
-            return (Check(name=name, passed=passed, found=found),)
-    return ()

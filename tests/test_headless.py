@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from engine import headless, process
+from engine.backends.base import StageCommand
 from engine.console import Console, colours_wanted
-from engine.errors import NotAuthorizedError, UsageError
+from engine.errors import NotAuthorizedError, StageError, UsageError
 from engine.events import Check, RunEnded, RunStarted, StageEnded, StageStarted
 from engine.plan import ExportPlan
 from engine.run.job import prepare
@@ -335,3 +336,13 @@ def test_kill_9_leaves_nothing(tmp_path: Path) -> None:
     with running(tmp_path, STUBBORN) as (run, children):
         run.kill()
         all_gone(children)
+
+
+@posix
+def test_verify_outlives_a_library_that_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks run in a child: whatever a library does there, here it is one message."""
+    crash = (sys.executable, "-c", "import os; os.abort()")
+    monkeypatch.setattr(headless, "verify_command", lambda _: StageCommand(stage="verify", argv=crash))
+    with pytest.raises(StageError, match=r"ended by signal 6 \(SIGABRT\)") as caught:
+        headless.verify(tmp_path)
+    assert "--fresh" in caught.value.remedy

@@ -10,35 +10,36 @@ from typing import Any
 from engine.errors import NotAuthorizedError, StageError, ToolchainError, UsageError, WizardError
 from engine.events import StageName
 from engine.run.disk import no_space
-from engine.run.log import LOG_NAME
 
 _NO_SPACE = re.compile(r"No space left on device|not enough space on the disk|Disk quota exceeded")
 _KINDS: dict[object, type[WizardError]] = {2: UsageError, 3: ToolchainError, 4: NotAuthorizedError}
 
 
-def see_log(output: Path) -> str:
-    """Where the rest can be read."""
-    return f"The whole log: {output / LOG_NAME}"
-
-
 def of_stage(
-    stage: StageName, code: int, told: Mapping[str, Any] | None, tail: Sequence[str], output: Path
+    stage: StageName,
+    code: int,
+    told: Mapping[str, Any] | None,
+    tail: Sequence[str],
+    *,
+    output: Path,
+    remedy: str,
 ) -> WizardError:
     """Why `stage` ended with exit code `code` (128 + n for signal n).
 
-    `told` is its own error record, if it wrote one; else the last lines, `tail`, have to do.
+    `told` is its own error record, if it wrote one; else the last lines, `tail`, have to do, and
+    `remedy`, as when the record has none.
     """
     if told and told.get("what"):
         return _KINDS.get(told.get("exit_code"), StageError)(
-            str(told["what"]), why=str(told.get("why", "")), remedy=str(told.get("remedy") or see_log(output))
+            str(told["what"]), why=str(told.get("why", "")), remedy=str(told.get("remedy") or remedy)
         )
     if any(_NO_SPACE.search(line) for line in tail):
         return no_space(output, f"{stage} could not write its files.")
     last = f"Its last line: {tail[-1]}" if tail else "It printed nothing."
     if code <= 128 or os.name != "posix":
-        return StageError(f"{stage} failed with exit code {code}.", why=last, remedy=see_log(output))
+        return StageError(f"{stage} failed with exit code {code}.", why=last, remedy=remedy)
     number = code - 128
     name = next((s.name for s in signal.Signals if s == number), "unknown")
     if name == "SIGKILL":
         last = f"Systems end a process like this when memory runs out; close other programs. {last}"
-    return StageError(f"{stage} was ended by signal {number} ({name}).", why=last, remedy=see_log(output))
+    return StageError(f"{stage} was ended by signal {number} ({name}).", why=last, remedy=remedy)

@@ -41,7 +41,7 @@ class Job:
         return (
             *((fetch_command(self.plan, self.backend),) if hub else ()),
             *self.backend.commands(self.plan, self.folders),
-            verify_command(self.plan, self.output),
+            verify_command(self.output, library_name(self.plan) if self.plan.compile else None),
         )
 
     def advice(self) -> list[Advice]:
@@ -89,9 +89,9 @@ def fetch_command(plan: ExportPlan, backend: Backend) -> StageCommand:
     )
 
 
-def verify_command(plan: ExportPlan, output: Path) -> StageCommand:
-    """The command that checks what was written."""
-    library = ("--library", library_name(plan)) if plan.compile else ()
+def verify_command(output: Path, library: str | None = None) -> StageCommand:
+    """The command that checks what was written; `library` is the model library that must be there."""
+    named = ("--library", library) if library else ()
     return StageCommand(
-        stage="verify", argv=(sys.executable, "-P", "-m", "engine.artifacts", str(output), *library)
+        stage="verify", argv=(sys.executable, "-P", "-m", "engine.artifacts", str(output), *named)
     )
