@@ -15,7 +15,7 @@ from tvm.target.codegen import llvm_get_system_cpu
 def make_target(device: str, host_triple: str | None = None) -> Target:
     """The TVM target of `device`: "cpu" (this machine) or "webgpu"."""
     if device == "webgpu":
-        host = {"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm"}
+        host = {"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm", "vector-width": 128}
         return Target({"kind": "webgpu"}, host=host)
     if host_triple is None:
         return Target({"kind": "llvm", "mcpu": llvm_get_system_cpu()})

@@ -6,6 +6,7 @@ that base share. Rotation pairs element j with j + head_dim/2, as transformers d
 """
 
 import math
+import struct
 from functools import cache
 from typing import Any
 
@@ -22,10 +23,20 @@ _TWO_PI_HIGH = 6.28125
 _TWO_PI_LOW = 2 * math.pi - _TWO_PI_HIGH
 
 
+def _constant(value: float) -> Any:
+    """`value` as float32, exactly: TVM writes float constants into shaders with seven digits."""
+    (bits,) = struct.unpack("<I", struct.pack("<f", value))
+    return tvm.tirx.reinterpret("float32", tvm.tirx.const(bits, "uint32"))
+
+
 def inverse_frequency(j: Any, head_dim: int, layer: LayerSpec) -> Any:
     """The angle per position of pair `j` (a TIR integer): theta^(-2j/head_dim), then scaled."""
     exponent = -2.0 * math.log2(layer.rope_theta) / head_dim
-    base = tvm.tirx.exp2(j.astype("float32") * tvm.tirx.const(exponent, "float32"))
+    # In two parts, j * high being exact: an exponent near -13 rounded to float32 would cost the
+    # frequency three bits, which a position of some thousands turns into a visible angle.
+    high = round(exponent * 2**14) / 2**14
+    pair = j.astype("float32")
+    base = tvm.tirx.exp2(pair * _constant(high)) * tvm.tirx.exp2(pair * _constant(exponent - high))
     return _scaled(base, layer.rope_scaling)
 
 
@@ -34,13 +45,13 @@ def _scaled(frequency: Any, scaling: RopeScaling | None) -> Any:
     if scaling is None:
         return frequency
     if scaling.rope_type == "linear":
-        return frequency / tvm.tirx.const(scaling.factor, "float32")
+        return frequency / _constant(scaling.factor)
     length = scaling.original_max_position_embeddings
     low, high, factor = scaling.low_freq_factor, scaling.high_freq_factor, scaling.factor
-    turns = frequency * tvm.tirx.const(length / (2 * math.pi), "float32")
-    smooth = (turns - low) / tvm.tirx.const(high - low, "float32")
+    turns = frequency * _constant(length / (2 * math.pi))
+    smooth = (turns - low) / _constant(high - low)
     smooth = tvm.tirx.max(tvm.tirx.min(smooth, tvm.tirx.const(1, "float32")), tvm.tirx.const(0, "float32"))
-    return (1 - smooth) * frequency / tvm.tirx.const(factor, "float32") + smooth * frequency
+    return (1 - smooth) * frequency / _constant(factor) + smooth * frequency
 
 
 def rope_table(positions: te.Tensor, head_dim: int, layer: LayerSpec) -> te.Tensor:
@@ -51,8 +62,8 @@ def rope_table(positions: te.Tensor, head_dim: int, layer: LayerSpec) -> te.Tens
 
     def value(i: Any, part: Any, j: Any) -> Any:
         angle = positions[i].astype("float32") * inverse_frequency(j, head_dim, layer)
-        turns = te.round(angle * tvm.tirx.const(1 / (2 * math.pi), "float32"))
-        high, low = (tvm.tirx.const(c, "float32") for c in (_TWO_PI_HIGH, _TWO_PI_LOW))
+        turns = te.round(angle * _constant(1 / (2 * math.pi)))
+        high, low = _constant(_TWO_PI_HIGH), _constant(_TWO_PI_LOW)
         reduced = (angle - turns * high) - turns * low
         return tvm.tirx.if_then_else(part == 0, te.cos(reduced), te.sin(reduced))
 
