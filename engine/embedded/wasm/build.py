@@ -58,9 +58,12 @@ def build(tools: Toolchain, folder: Path, report: Report | None = None) -> None:
     # Inside the folder, so that whoever clears away an unfinished entry clears this away as well: it
     # grows to 100 MB.
     scratch = folder / "scratch"
-    lay_out(scratch / "tree")
+    # Relative to where zig runs: LLVM orders some blocks by what a path happens to do to its memory,
+    # and the same runtime should come out wherever the cache is.
+    tree = Path("tree")
+    lay_out(scratch / tree)
     (folder / OBJECTS).mkdir()
-    units = runtime_units(tools, scratch / "tree")
+    units = runtime_units(tools, tree)
     jobs = [_library_job(scratch), *unit_jobs(units, folder / OBJECTS, scratch)]
     run_jobs(jobs, scratch, report)
     collect_libraries(scratch / "zig", folder)
@@ -76,10 +79,14 @@ class Job:
 
 
 def unit_jobs(units: Sequence[Unit], objects: Path, scratch: Path) -> list[Job]:
-    """The jobs that compile `units` to `objects/<number>.o`; raises ToolchainError for a missing source."""
+    """The jobs, to be run in `scratch`, that compile `units` to `objects/<number>.o`.
+
+    Raises ToolchainError for a missing source.
+    """
     jobs = []
+    place = Path(os.path.relpath(objects, scratch))
     for number, unit in enumerate(units):
-        missing = [path for path in unit.sources if not path.is_file()]
+        missing = [path for path in unit.sources if not (scratch / path).is_file()]
         if missing:
             raise ToolchainError(
                 f"The source file {missing[0]} of the WebAssembly runtime is missing.",
@@ -89,9 +96,9 @@ def unit_jobs(units: Sequence[Unit], objects: Path, scratch: Path) -> list[Job]:
         source = scratch / f"unit{number}{unit.suffix}"
         includes = "".join(f'#include "{path.as_posix()}"\n' for path in unit.sources)
         source.write_text(includes, encoding="utf-8")
-        output = objects / f"{number:02}.o"
+        output = place / f"{number:02}.o"
         jobs.append(
-            Job(name=unit.name, arguments=(unit.driver, *unit.flags, "-c", str(source), "-o", str(output)))
+            Job(name=unit.name, arguments=(unit.driver, *unit.flags, "-c", source.name, "-o", str(output)))
         )
     return jobs
 
