@@ -33,6 +33,14 @@ def hook(event, arguments):
             os.write(2, f"read {{arguments[0]}} of the checkout".encode())
             os._exit(99)
 sys.addaudithook(hook)
+
+from importlib.machinery import PathFinder
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        missing = os.environ.get("MISSING", "").split()
+        return None if name in missing else super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 """
 
 
@@ -150,11 +158,12 @@ class Installed:
         (packages / "dependencies.pth").write_text(str(Path(numpy.__file__).parents[1]), encoding="utf-8")
         (packages / "sitecustomize.py").write_text(GUARD.format(root=str(ROOT)), encoding="utf-8")
 
-    def run(self, *arguments: str, expect: int = 0) -> "subprocess.CompletedProcess[str]":
-        """Run `mlc-wizard ARGUMENTS` in an empty folder."""
+    def run(self, *arguments: str, expect: int = 0, missing: str = "") -> "subprocess.CompletedProcess[str]":
+        """Run `mlc-wizard ARGUMENTS` in an empty folder; the modules `missing` are as if not installed."""
         environment: Mapping[str, str] = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
             "NO_COLOR": "1",
+            "MISSING": missing,
         }
         done = subprocess.run(
             [str(self.scripts / "mlc-wizard"), *arguments],
@@ -206,3 +215,14 @@ def test_the_installed_command_exports_the_demo(installed: Installed) -> None:
         p.name for p in folder.iterdir()
     }
     assert installed.run("verify", "mlc-demo").stdout == "ok\n"
+
+
+def test_without_the_compiler_as_on_an_intel_mac(installed: Installed) -> None:
+    """Weights and configuration are made; compiling is refused before any work."""
+    compiler = "tvm tvm_ffi ziglang"
+    made = installed.run("--preset", "demo.toml", "--no-compile", "--output", "intel", missing=compiler)
+    assert installed.run("verify", made.stdout.strip(), missing=compiler).stdout == "ok\n"
+    refused = installed.run("--preset", "demo.toml", "--output", "other", missing=compiler, expect=3)
+    assert "apache-tvm" in refused.stderr
+    assert "--no-compile" in refused.stderr
+    assert not (installed.here / "other").exists()
