@@ -75,14 +75,23 @@ def _better_quantization(case: _Case) -> str:
     changes: dict[str, Any] = {}
     if case.sizes.parameter_count < SMALL_MODEL:
         changes["bits"] = None
-    if _overflows_f16(case.facts):
+    if _overflows_f16(case.plan, case.facts):
         changes["model_dtype"] = "float32"
     better = sibling(quantization, **changes)
     return (better or quantization).name
 
 
-def _overflows_f16(facts: ModelFacts) -> bool:
+def _passes_f16(facts: ModelFacts) -> bool:
     return facts.model_type.startswith("gemma3")
+
+
+def _official(plan: ExportPlan) -> bool:
+    return plan.backend in ("mlc_llm", "docker")
+
+
+def _overflows_f16(plan: ExportPlan, facts: ModelFacts) -> bool:
+    """mlc_llm computes in the model dtype; the embedded compiler's activations are float32."""
+    return _official(plan) and _passes_f16(facts)
 
 
 def _mb(size: int) -> str:
@@ -131,14 +140,22 @@ def _tied_embedding(case: _Case) -> Iterator[Advice]:
 def _f16_range(case: _Case) -> Iterator[Advice]:
     """Gemma 3 in float16."""
     mode = case.plan.quantization
-    if not QUANTIZATIONS[mode].needs_f16 or not _overflows_f16(case.facts):
+    if not QUANTIZATIONS[mode].needs_f16 or not _passes_f16(case.facts):
+        return
+    known = "Gemma 3 was trained in bfloat16, and its activations can pass 65504, the largest float16: "
+    if not _official(case.plan):
+        yield Advice(
+            code="f16-range",
+            severity="note",
+            message=known + f"the library computes them in float32, so {mode} is safe with it, but the same "
+            "weights in a library of mlc_llm's may answer with nothing or nonsense.",
+        )
         return
     better = _better_quantization(case)
     yield Advice(
         code="f16-range",
         severity="warning",
-        message=f"Gemma 3 was trained in bfloat16, and its activations can pass 65504, the largest float16: "
-        f"{mode} may answer with nothing or nonsense. {better} computes in float32.",
+        message=known + f"{mode} may answer with nothing or nonsense. {better} computes in float32.",
         better={"quantization": better},
     )
 
@@ -149,7 +166,7 @@ def _shader_f16(plan: ExportPlan, facts: ModelFacts | None) -> Iterator[Advice]:
     if plan.device != "webgpu" or not quantization.needs_f16:
         return
     other = sibling(quantization, model_dtype="float32")
-    offered = other is not None and facts is not None and not _overflows_f16(facts)
+    offered = other is not None and facts is not None and not _overflows_f16(plan, facts)
     yield Advice(
         code="shader-f16",
         severity="note",
@@ -165,7 +182,7 @@ def _prefill_above_window(case: _Case) -> Iterator[Advice]:
     window, prefill = case.facts.window, case.plan.prefill_chunk_size or 0
     if window is None or prefill <= window:
         return
-    official = case.plan.backend in ("mlc_llm", "docker")
+    official = _official(case.plan)
     less = estimate(case.facts, replace(case.plan, prefill_chunk_size=window)).temporary_bytes
     if not official and case.sizes.temporary_bytes - less < MIB:
         return  # nothing to gain

@@ -136,6 +136,22 @@ def test_prompts_longer_than_a_chunk_are_split() -> None:
     assert _error(local.step(ids), want[-1], float(want.std())) < F32_TOLERANCE
 
 
+def test_activations_may_pass_the_largest_float16() -> None:
+    """Gemma 3's do: activations are float32 whatever the weights, so nothing becomes infinite."""
+    folder = export("gemma3_text", "q0f16", "cpu")
+    spec, parameters = decoder(folder)
+    stored = evaluate.stored_weights(folder, parameters, QUANTIZATIONS["q0f16"])
+    weights = {name: stored[name][:] for name in stored}
+    name = next(name for name in weights if "embed_tokens" in name)
+    weights[name] *= np.float32(30000 / np.abs(weights[name]).max())
+    ids = _reference("gemma3_text")["input_ids"]
+    hidden = np.abs(weights[name][ids]).max() * spec.embedding_scale
+    assert np.isinf(np.float16(hidden))
+    model = LocalModel(folder, folder / LIBRARY["cpu"], {k: v.astype("f2") for k, v in weights.items()})
+    want = evaluate.logits(spec, {k: v.astype("f2").astype("f4") for k, v in weights.items()}, ids)
+    assert _error(model.step(ids.tolist()), want[-1], float(want.std())) < F16_TOLERANCE
+
+
 @pytest.mark.parametrize("quantization", ["q4f32_1", "q4f16_1"])
 def test_no_dequantized_weight_is_planned(quantization: str) -> None:
     """The temporaries of a step hold activations: less than the largest matrix would take."""
