@@ -146,7 +146,7 @@ def test_activations_may_pass_the_largest_float16() -> None:
     weights[name] *= np.float32(30000 / np.abs(weights[name]).max())
     ids = _reference("gemma3_text")["input_ids"]
     hidden = np.abs(weights[name][ids]).max() * spec.embedding_scale
-    assert np.isinf(np.float16(hidden))
+    assert hidden > np.finfo("f2").max
     model = LocalModel(folder, folder / LIBRARY["cpu"], {k: v.astype("f2") for k, v in weights.items()})
     want = evaluate.logits(spec, {k: v.astype("f2").astype("f4") for k, v in weights.items()}, ids)
     assert _error(model.step(ids.tolist()), want[-1], float(want.std())) < F16_TOLERANCE
