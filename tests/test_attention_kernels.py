@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from tvm.target import Target
 from webgpu_kernels.device import WebGPU
 
-from engine.embedded.kernels import attention_cpu, attention_gpu
-from engine.embedded.kernels.attention import NONE, AttentionShape
+from engine.embedded.kernels.attention import cpu, gpu
+from engine.embedded.kernels.attention.shape import NONE, AttentionShape
+from engine.embedded.kernels.attention.signatures import paged_decode, paged_prefill, ragged_prefill
 
 Call = Callable[..., None]
 BASE = AttentionShape(num_heads=4, num_kv_heads=2, head_dim=32, dtype="float32", window=16)
@@ -31,7 +32,7 @@ SHAPES = {
 class Backend:
     """One schedule of the kernels and a way to call a PrimFunc on arrays, written in place."""
 
-    module: Any
+    schedule: Any
     call: Call
 
 
@@ -47,13 +48,13 @@ def _call_cpu(func: tvm.tirx.PrimFunc, *arguments: Any) -> None:
 @pytest.fixture(params=["cpu", "gpu"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "cpu":
-        return Backend(attention_cpu, _call_cpu)
+        return Backend(cpu, _call_cpu)
     device = request.getfixturevalue("webgpu")
 
     def call(func: tvm.tirx.PrimFunc, *arguments: Any) -> None:
         device.call(func.with_attr("global_symbol", "main"), *arguments)
 
-    return Backend(attention_gpu, call)
+    return Backend(gpu, call)
 
 
 def reference(
@@ -128,7 +129,7 @@ def test_ragged_prefill_sees_its_own_chunk(backend: Backend, name: str, windowed
     scale = (-1 if windowed else 1) * shape.head_dim**-0.5
     out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
     backend.call(
-        backend.module.prefill_ragged(shape),
+        ragged_prefill(shape, backend.schedule.prefill_body(shape)),
         q, indptr, k, v, indptr.copy(), _i4(positions), _i4(starts), out, lse, 1, 0, 1.0, 1.0, scale,
     )  # fmt: skip
     for i in range(len(lengths)):
@@ -152,7 +153,7 @@ def test_paged_prefill_sees_the_cache(backend: Backend, name: str, windowed: boo
     scale = (-1 if windowed else 1) * shape.head_dim**-0.5
     out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
     backend.call(
-        backend.module.prefill_paged(shape),
+        paged_prefill(shape, backend.schedule.prefill_body(shape)),
         q, q_indptr, pool, indptr, values, last, _i4(starts), _i4(positions), out, lse,
         0, 0, 1.0, 1.0, scale,
     )  # fmt: skip
@@ -174,7 +175,7 @@ def test_decode_sees_the_cache(backend: Backend, name: str, windowed: bool) -> N
     scale = (-1 if windowed else 1) * shape.head_dim**-0.5
     out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
     backend.call(
-        backend.module.decode_paged(shape),
+        paged_decode(shape, backend.schedule.decode_body(shape)),
         q, pool, indptr, values, last, _i4([0] * 4), positions, out, lse, 0, 1.0, 1.0, scale,
     )  # fmt: skip
     for i, length in enumerate(cached):
@@ -195,7 +196,7 @@ def test_merge_is_attention_over_both_sets(backend: Backend, name: str) -> None:
     b, lse_b = reference(shape, q, k[9:], v[9:], positions, at[9:], scale)
     lse_b[5:9], b[5:9] = NONE, 0  # rows that see nothing in the second set
     a4, la4, b4, lb4 = (np.ascontiguousarray(x, dtype="f4") for x in (a, lse_a, b, lse_b))
-    backend.call(backend.module.merge(shape), a4, la4, b4, lb4)
+    backend.call(backend.schedule.merge(shape), a4, la4, b4, lb4)
     want, want_lse = reference(shape, q, k, v, positions, at, scale)
     want[5:9], want_lse[5:9] = a[5:9], lse_a[5:9]
     _check(a4, la4, want, want_lse)
@@ -203,9 +204,14 @@ def test_merge_is_attention_over_both_sets(backend: Backend, name: str) -> None:
 
 def test_kernels_stay_within_what_every_webgpu_device_offers(webgpu: WebGPU) -> None:
     for shape in SHAPES.values():
-        for make in ("prefill_ragged", "prefill_paged", "decode_paged", "merge"):
-            func = getattr(attention_gpu, make)(shape).with_attr("global_symbol", make)
-            for kernel in webgpu.kernels(func).values():
+        prefill, decode = gpu.prefill_body(shape), gpu.decode_body(shape)
+        for func in (
+            ragged_prefill(shape, prefill),
+            paged_prefill(shape, prefill),
+            paged_decode(shape, decode),
+            gpu.merge(shape),
+        ):
+            for kernel in webgpu.kernels(func.with_attr("global_symbol", "main")).values():
                 assert np.prod(kernel.workgroup) <= 256
                 assert kernel.shared_bytes <= 32 << 10
                 assert len(kernel.writes) <= 10

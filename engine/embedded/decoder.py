@@ -12,7 +12,7 @@ from tvm.target import Target
 
 from engine.catalog import Quantization
 from engine.embedded.kernels import elementwise, linear, norm, rope
-from engine.embedded.kernels.attention import AttentionShape
+from engine.embedded.kernels.attention.shape import AttentionShape
 from engine.embedded.spec import DecoderSpec, LayerSpec, Parameter
 from engine.embedded.stored import is_quantized, stored_tensors
 from engine.errors import UsageError

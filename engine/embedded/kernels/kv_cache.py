@@ -12,8 +12,9 @@ from tvm.relax.frontend.nn.llm.kv_cache import AttnKind, RopeMode
 from tvm.script import tirx as T
 from tvm.target import Target
 
-from engine.embedded.kernels import attention_cpu, attention_gpu
-from engine.embedded.kernels.attention import AttentionShape
+from engine.embedded.kernels.attention import cpu, signatures
+from engine.embedded.kernels.attention import gpu as gpu_schedule
+from engine.embedded.kernels.attention.shape import AttentionShape
 
 CREATE_ARGUMENTS = (
     "max_batch_size",
@@ -63,7 +64,8 @@ def emit_create_function(
     sizes = [tvm.tirx.Var(argument, "int64") for argument in CREATE_ARGUMENTS]
     params = [relax.Var(f"{v.name}_", relax.ShapeType([v])) for v in sizes]
     gpu = target.kind.name != "llvm"
-    attention = attention_gpu if gpu else attention_cpu
+    schedule = gpu_schedule if gpu else cpu
+    prefill, decode = schedule.prefill_body(shape), schedule.decode_body(shape)
     hkv, d, dtype, page_size = shape.num_kv_heads, shape.head_dim, shape.dtype, shape.page_size
 
     with bb.function(name, params):
@@ -96,15 +98,15 @@ def emit_create_function(
                 relax.op.zeros((), dtype),
                 bb.add_func(pages._kv_cache_transpose_append(hkv, d, dtype), "kv_cache_append"),
                 relax.prim_value(0),  # the append of latent attention
-                tir(attention.prefill_ragged(shape), "attention_prefill_ragged"),
-                tir(attention.prefill_paged(shape), "attention_prefill_paged"),
-                tir(attention.decode_paged(shape), "attention_decode_paged"),
+                tir(signatures.ragged_prefill(shape, prefill), "attention_prefill_ragged"),
+                tir(signatures.paged_prefill(shape, prefill), "attention_prefill_paged"),
+                tir(signatures.paged_decode(shape, decode), "attention_decode_paged"),
                 none,  # rolling window: prefill, decode
                 none,
                 none,  # token trees: with pages, without
                 none,
                 none,  # latent attention
-                relax.Tuple([bb.add_func(attention.merge(shape), "attention_merge")]),
+                relax.Tuple([bb.add_func(schedule.merge(shape), "attention_merge")]),
                 bb.add_func(_split_qkv(shape), "split_qkv"),
                 bb.add_func(copy_page, "kv_cache_copy_single_page"),
                 bb.add_func(pages._kv_cache_debug_get_kv(num_layers, hkv, d, dtype), "kv_cache_debug_get_kv"),

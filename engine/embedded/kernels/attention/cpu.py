@@ -5,14 +5,11 @@ from typing import Any
 import tvm
 from tvm.script import tirx as T
 
-from engine.embedded.kernels.attention import (
+from engine.embedded.kernels.attention.shape import (
     LOG2_E,
     NONE,
     AttentionShape,
     first_visible,
-    paged_decode,
-    paged_prefill,
-    ragged_prefill,
     visible,
 )
 
@@ -52,7 +49,8 @@ def _row(shape: AttentionShape) -> Any:
     return row
 
 
-def _prefill_body(shape: AttentionShape) -> Any:
+def prefill_body(shape: AttentionShape) -> Any:
+    """The body of both prefill kernels."""
     hq = shape.num_heads
     row = _row(shape)
 
@@ -78,7 +76,8 @@ def _prefill_body(shape: AttentionShape) -> Any:
     return body
 
 
-def _decode_body(shape: AttentionShape) -> Any:
+def decode_body(shape: AttentionShape) -> Any:
+    """The body of the decode kernel."""
     hq = shape.num_heads
     row = _row(shape)
 
@@ -101,21 +100,6 @@ def _decode_body(shape: AttentionShape) -> Any:
                 )
 
     return body
-
-
-def prefill_ragged(shape: AttentionShape) -> tvm.tirx.PrimFunc:
-    """Queries against the keys of their own chunk."""
-    return ragged_prefill(shape, _prefill_body(shape))
-
-
-def prefill_paged(shape: AttentionShape) -> tvm.tirx.PrimFunc:
-    """Queries against the keys in the cache."""
-    return paged_prefill(shape, _prefill_body(shape))
-
-
-def decode_paged(shape: AttentionShape) -> tvm.tirx.PrimFunc:
-    """One query a sequence against the keys in the cache."""
-    return paged_decode(shape, _decode_body(shape))
 
 
 def merge(shape: AttentionShape) -> tvm.tirx.PrimFunc:

@@ -1,84 +1,29 @@
-"""What the attention kernels share: the mask, the readers of keys and values, the signatures.
+"""The calling convention of the cache's attention functions, each around the body of a schedule.
 
-The kernels go to `vm.builtin.paged_attention_kv_cache_create` in place of TVM's own and keep its
-calling convention (`runtime/vm/attn_backend.h`). They are told absolute positions, so one mask serves
-every layer and every call: key p is visible to query q if p <= q and, in a layer with a window W,
-q - p < W. The runtime has no argument for "this layer has a window": the sign of `sm_scale` says it.
-
-State is kept in base 2 as (maximum, sum), so that lse = maximum + log2(sum); a row that sees no key
-has sum 0, output 0 and lse NONE, which the merge weighs with 0.
+A body sees queries, and for a sequence `b` a triple keys(b) = (how many, reader of keys, reader of
+values), whether those lie in pages or in the chunk itself.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import tvm
 from tvm.script import tirx as T
 
-NONE = -1e30
-LOG2_E = 1.4426950408889634
-
-Element = Callable[[Any, Any, Any], Any]
-"""(index of a key in its sequence, head, element) -> its value."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionShape:
-    """Heads and window of the attention layers; `dtype` is that of queries, keys and values.
-
-    `window` is the one window in tokens that windowed layers have, None if no layer has one.
-    """
-
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    dtype: str
-    window: int | None
-    page_size: int = 16
-
-    @property
-    def group(self) -> int:
-        """Query heads that share a key head."""
-        return self.num_heads // self.num_kv_heads
+from engine.embedded.kernels.attention.shape import (
+    AttentionShape,
+    flat_element,
+    page_element,
+    paged_length,
+)
 
 
-def visible(key_position: Any, query_position: Any, sm_scale: Any, shape: AttentionShape) -> Any:
-    """The mask, as a boolean expression."""
-    causal = key_position <= query_position
-    if shape.window is None:
-        return causal
-    near = query_position - key_position < shape.window
-    return T.And(causal, T.Or(sm_scale > T.float32(0), near))
-
-
-def first_visible(query_position: Any, key_start: Any, sm_scale: Any, shape: AttentionShape) -> Any:
-    """The index of the first key that the query at `query_position` may see."""
-    if shape.window is None:
-        return T.int32(0)
-    from_window = T.max(T.int32(0), query_position - key_start - shape.window + 1)
-    return T.if_then_else(sm_scale > T.float32(0), T.int32(0), from_window)
-
-
-def page_element(pages: Any, page_values: Any, first_page: Any, part: int, page_size: int) -> Element:
-    """Keys (part 0) or values (part 1) of the sequence whose page list starts at `first_page`."""
-
-    def read(j: Any, head: Any, x: Any) -> Any:
-        page = page_values[first_page + j // page_size]
-        return T.Cast("float32", pages[page, part, head, j % page_size, x])
-
-    return read
-
-
-def flat_element(buffer: Any, start: Any) -> Element:
-    """Keys or values that lie one after another from row `start`."""
-    return lambda j, head, x: T.Cast("float32", buffer[start + j, head, x])
-
-
-def paged_length(page_indptr: Any, last_page_length: Any, b: Any, page_size: int) -> Any:
-    """How many keys sequence `b` has in its pages."""
-    pages = page_indptr[b + 1] - page_indptr[b]
-    return T.if_then_else(pages > 0, (pages - 1) * page_size + last_page_length[b], T.int32(0))
+def _paged_keys(pages: Any, indptr: Any, values: Any, last: Any, *, page_size: int) -> Any:
+    return lambda b: (
+        paged_length(indptr, last, b, page_size),
+        page_element(pages, values, indptr[b], 0, page_size),
+        page_element(pages, values, indptr[b], 1, page_size),
+    )
 
 
 def ragged_prefill(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
@@ -141,12 +86,7 @@ def paged_prefill(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
         shape.page_size,
     )
 
-    def keys(pages: Any, indptr: Any, values: Any, last: Any) -> Any:
-        return lambda b: (
-            paged_length(indptr, last, b, ps),
-            page_element(pages, values, indptr[b], 0, ps),
-            page_element(pages, values, indptr[b], 1, ps),
-        )
+    keys = partial(_paged_keys, page_size=ps)
 
     @T.prim_func(private=True, s_tir=True)
     def func(
@@ -203,12 +143,7 @@ def paged_decode(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
         shape.page_size,
     )
 
-    def keys(pages: Any, indptr: Any, values: Any, last: Any) -> Any:
-        return lambda b: (
-            paged_length(indptr, last, b, ps),
-            page_element(pages, values, indptr[b], 0, ps),
-            page_element(pages, values, indptr[b], 1, ps),
-        )
+    keys = partial(_paged_keys, page_size=ps)
 
     @T.prim_func(private=True, s_tir=True)
     def func(
