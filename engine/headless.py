@@ -225,8 +225,11 @@ class _Narrator:
         console.line()
         for check in event.checks:
             _tell_check(console, check)
+        in_browser = any(name.endswith(".wasm") for name, _ in event.files)
+        if in_browser:
+            console.line("  - generation: not run here; a library for WebGPU runs in a browser")
         console.line()
-        if any(name.endswith(".wasm") for name, _ in event.files):
+        if in_browser:
             console.line(f"{RECEIPT_NAME} holds the record for WebLLM's model_list.")
         console.line("Next:")
         console.line(f"  {shell_line(['mlc-wizard', 'verify', event.output])}   check it again, anywhere")
