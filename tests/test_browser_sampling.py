@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser.harness import Browser, Page, Reply
+from browser.harness import Browser, BrowserError, Page, Reply
 from exports import GOLDEN, LIBRARY, export
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -346,6 +346,7 @@ def i32(*values: int) -> NDArray[np.int32]:
 @pytest.mark.parametrize("temperature", [1e-6, 0.3, 1, 10])
 def test_softmax_with_temperature(page: Page, temperature: float) -> None:
     logits = np.random.default_rng(0).normal(size=VOCABULARY).astype(np.float32) * 5
+    logits[100:140] = 25 - np.arange(40) * temperature  # so that some are close at every temperature
     (got,), _ = page.run("softmax_with_temperature", logits.reshape(1, 1, -1), f32(temperature))
     scaled = logits.astype(np.float64) / np.float32(temperature)
     weights = np.exp(scaled - scaled.max())
@@ -436,3 +437,12 @@ HOPELESS = """] , x nx + 01 1.e NaN -I [, {"a", {1 {"a":} {"a":1,} ["\\x ["\\u00
 )
 def test_the_judge_refuses_what_cannot_become_json(text: bytes) -> None:
     assert not is_json_prefix(text)
+
+
+# last, for it takes the place of the loaded model
+
+
+def test_the_library_of_another_model_is_refused_by_the_name_of_what_it_misses(browser: Browser) -> None:
+    other = export("llama", "q4f32_1", "webgpu") / LIBRARY["webgpu"]
+    with pytest.raises(BrowserError, match=r"Cannot find parameter in cache: model\.embed_tokens\.q_weight"):
+        browser.load(export(MODEL, "q4f32_1", "webgpu"), other)
