@@ -144,19 +144,7 @@ def _build(config: dict[str, Any], output: Path, device: str) -> None:
     # Imported late: bad input must not wait for TVM.
     from engine.embedded import library, lower
 
-    family = FAMILIES[config["model_type"]]
-    spec = family.spec(config["model_config"])
-    plan = library.LibraryPlan(
-        spec=spec,
-        parameters=family.parameters(spec),
-        quantization=QUANTIZATIONS[config["quantization"]],
-        context_window_size=config["context_window_size"],
-        sliding_window_size=config["sliding_window_size"],
-        attention_sink_size=config.get("attention_sink_size", -1),
-        prefill_chunk_size=config["prefill_chunk_size"],
-        max_batch_size=config.get("max_batch_size", 1),
-        active_vocab_size=config.get("active_vocab_size", spec.vocab_size),
-    )
+    plan = library.plan_of(config)
     target = lower.make_target(device)
     narrate.progress(1, STEPS, "steps", "describing the model")
     mod = library.build_module(plan, target)

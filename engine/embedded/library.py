@@ -5,7 +5,7 @@ names and shapes that WebLLM 0.2.86 calls.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ import tvm
 from tvm import relax, tirx
 from tvm.target import Target
 
-from engine.catalog import Quantization
+from engine.catalog import QUANTIZATIONS, Quantization
 from engine.embedded.decoder import Decoder, attention_shape
+from engine.embedded.families.registry import FAMILIES
 from engine.embedded.kernels.kv_cache import emit_create_function
 from engine.embedded.kernels.sampling import attach_sampling
 from engine.embedded.spec import DecoderSpec, Parameter
@@ -34,6 +35,23 @@ class LibraryPlan:
     prefill_chunk_size: int
     max_batch_size: int
     active_vocab_size: int
+
+
+def plan_of(config: Mapping[str, Any]) -> LibraryPlan:
+    """The plan that a complete mlc-chat-config.json states."""
+    family = FAMILIES[config["model_type"]]
+    spec = family.spec(config["model_config"])
+    return LibraryPlan(
+        spec=spec,
+        parameters=family.parameters(spec),
+        quantization=QUANTIZATIONS[config["quantization"]],
+        context_window_size=config["context_window_size"],
+        sliding_window_size=config["sliding_window_size"],
+        attention_sink_size=config.get("attention_sink_size", -1),
+        prefill_chunk_size=config["prefill_chunk_size"],
+        max_batch_size=config.get("max_batch_size", 1),
+        active_vocab_size=config.get("active_vocab_size", spec.vocab_size),
+    )
 
 
 def build_module(plan: LibraryPlan, target: Target) -> tvm.IRModule:
@@ -137,8 +155,3 @@ def with_metadata(mod: tvm.IRModule, text: str) -> tvm.IRModule:
     with bb.function("_metadata", []):
         bb.emit_func_output(tvm.ir.StringImm(text))
     return bb.get()
-
-
-def parameter_names(plan: LibraryPlan) -> Sequence[str]:
-    """The stored tensors in the order in which the compiled functions take them."""
-    return [t.name for t in all_stored_tensors(plan.parameters, plan.quantization)]
