@@ -8,7 +8,7 @@ samples is seeded by the request, so the token of every step follows from what w
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 from browser.harness import Browser, BrowserError, Page, Reply
 from exports import GOLDEN, LIBRARY, export
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from json_prefix import is_json_prefix
 from numpy.typing import NDArray
+from sampling_reference import Floats, biased, is_best, nucleus, penalised, sampled, uniforms
 
 from engine.embedded.kernels.sampling_logits import FORBIDDEN
 
@@ -31,76 +30,12 @@ SPECIAL = {0: b"<pad>", 1: b"<bos>", 2: b"", 3: b"<unk>", 4: b"<start_of_turn>",
 STOP_TOKENS = {2, 5}
 HELLO = [{"role": "user", "content": "Hello"}]
 
-Floats = NDArray[np.floating[Any]]
-
 
 @pytest.fixture(scope="module")
 def page(browser: Browser) -> Page:
     """The golden Gemma 3 in WebLLM."""
     folder = export(MODEL, "q4f32_1", "webgpu")
     return browser.load(folder, folder / LIBRARY["webgpu"])
-
-
-# what WebLLM should do, in double precision
-
-
-def uniforms(seed: int) -> Iterator[float]:
-    """WebLLM's uniform samples: Park and Miller's generator with the multiplier 48271, as float32."""
-    modulus = 2**31 - 1
-    state = seed
-    while True:
-        state = 48271 * state % modulus
-        yield float(np.float32(state / modulus))
-
-
-def nucleus(logits: Floats, temperature: float, top_p: float) -> tuple[NDArray[np.intp], Floats]:
-    """The shortest row of most probable tokens that reaches top_p, and their distribution."""
-    scaled = np.asarray(logits, np.float64) / temperature
-    weights = np.exp(scaled - scaled.max())
-    order = np.argsort(-weights, kind="stable")
-    cumulative = np.cumsum(weights[order]) / weights.sum()
-    size = min(int(np.searchsorted(cumulative, top_p)) + 1, len(order))
-    kept = weights[order[:size]]
-    return order[:size], kept / kept.sum()
-
-
-def sampled(logits: Floats, temperature: float, top_p: float, uniform: float) -> set[int]:
-    """The token that `uniform` selects; both neighbours of a border nearer than float32 can tell."""
-    close = (-2e-6, 0, 2e-6)
-    found = set()
-    for threshold in (top_p + near for near in close):
-        tokens, probabilities = nucleus(logits, temperature, threshold)
-        places = np.searchsorted(np.cumsum(probabilities), [uniform + near for near in close], side="right")
-        found |= set(tokens[np.minimum(places, len(tokens) - 1)].tolist())
-    return found
-
-
-def biased(logits: Floats, bias: Mapping[int, float]) -> Floats:
-    out = np.asarray(logits, np.float64).copy()
-    for token, value in bias.items():
-        out[token] += value
-    return out
-
-
-def penalised(
-    logits: Floats,
-    seen: Sequence[int],
-    *,
-    repetition_penalty: float = 1,
-    presence_penalty: float = 0,
-    frequency_penalty: float = 0,
-) -> Floats:
-    """The definitions of OpenAI (presence, frequency) and then of CTRL (repetition) on tokens generated."""
-    out = np.asarray(logits, np.float64).copy()
-    for token, count in Counter(seen).items():
-        logit = out[token] - presence_penalty - count * frequency_penalty
-        out[token] = logit * repetition_penalty if logit < 0 else logit / repetition_penalty
-    return out
-
-
-def is_best(logits: Floats, token: int) -> bool:
-    """Whether no logit is above that of `token` by more than float32 rounds."""
-    return bool(logits[token] >= logits.max() - 1e-6)
 
 
 def bias_option(bias: Mapping[int, float]) -> dict[str, float]:
@@ -411,32 +346,6 @@ def test_bias_penalties_and_mask_change_their_tokens_alone(page: Page) -> None:
     mask = np.packbits(legal, bitorder="little").view(np.int32)
     _, after = page.run("apply_bitmask_inplace", logits, i32(0), mask.reshape(1, -1))
     np.testing.assert_array_equal(after[0][0], np.where(legal, logits[0], np.float32(FORBIDDEN)))
-
-
-# the judge of JSON prefixes
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@given(JSON, st.booleans(), st.sampled_from([None, 1]))
-@settings(max_examples=100)
-def test_the_judge_accepts_every_prefix_of_json(value: Any, ascii_only: bool, indent: int | None) -> None:
-    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode(errors="replace")
-    assert all(is_json_prefix(text[:end]) for end in range(len(text) + 1))
-
-
-HOPELESS = """] , x nx + 01 1.e NaN -I [, {"a", {1 {"a":} {"a":1,} ["\\x ["\\u00g "a"b [1]] {] ' / // {'"""
-
-
-@pytest.mark.parametrize(
-    "text", [*HOPELESS.encode().split(), b"[1 1", b'"\n', b'"a" b', b"\xc3", b'"\xc3"', b'"\xff']
-)
-def test_the_judge_refuses_what_cannot_become_json(text: bytes) -> None:
-    assert not is_json_prefix(text)
 
 
 # last, for it takes the place of the loaded model
