@@ -85,7 +85,8 @@ def rotate_qkv(
 
     f(qkv or q, k, v; table; [q_norm, k_norm]; out): inputs float32 [n, heads * head_dim], `out`
     [n, num_heads + 2 * num_kv_heads, head_dim] in `out_dtype`. `norm` is (eps, dtype of the norm
-    weights [head_dim]), None where the model has no qk-norm.
+    weights [head_dim]), None where the model has no qk-norm. No supported family has a fused qkv with
+    qk-norm, or q, k, v apart without one: NotImplementedError.
     """
     hq, hkv, d, half = num_heads, num_kv_heads, head_dim, head_dim // 2
     body: Any = (_heads_gpu if gpu else _heads_cpu)(hq, hkv, d, out_dtype, norm[0] if norm else None)
@@ -101,13 +102,16 @@ def rotate_qkv(
             T.if_then_else(h < hq + hkv, k[i, (h - hq) * d + x], v[i, (h - hq - hkv) * d + x]),
         )
 
+    if fused != (norm is None):
+        raise NotImplementedError("a fused qkv with qk-norm, or separate q, k, v without one")
+
     def norm_weight(qn: Any, kn: Any) -> Any:
         return lambda h, x: T.Cast("float32", T.if_then_else(h < hq, qn[x], kn[x]))
 
     def no_norm(h: Any, x: Any) -> Any:
         return T.float32(1)
 
-    if fused and norm is None:
+    if fused:
 
         @T.prim_func(private=True, s_tir=True)
         def rotate_fused(vqkv: T.handle, vt: T.handle, vo: T.handle):
@@ -119,9 +123,6 @@ def rotate_qkv(
             body(fused_reader(qkv), table, no_norm, out, n)
 
         return rotate_fused
-
-    if fused or norm is None:
-        raise NotImplementedError("a fused qkv with qk-norm, or separate q, k, v without one")
 
     @T.prim_func(private=True, s_tir=True)
     def rotate_parts(
@@ -149,14 +150,16 @@ def _rotated(x: Any, table: Any, i: Any, h: Any, e: Any, d: int, rotated_heads: 
     return T.if_then_else(h < rotated_heads, x(e) * cos + partner * sin, x(e))
 
 
+def _normed(read: Any, i: Any, h: Any, weight: Any, rms: Any, rotated_heads: int) -> Any:
+    """A reader of head `h` after its norm; `rms` is None where there is no qk-norm."""
+    if rms is None:
+        return lambda e: read(i, h, e)
+    return lambda e: T.if_then_else(h < rotated_heads, read(i, h, e) * rms[0] * weight(h, e), read(i, h, e))
+
+
 def _heads_gpu(hq: int, hkv: int, d: int, out_dtype: str, eps: float | None) -> Any:
     """One workgroup a token and head; the norm's sum is reduced in shared memory."""
     steps = (d + THREADS - 1) // THREADS
-
-    def scaled(read: Any, i: Any, h: Any, weight: Any, rms: Any) -> Any:
-        if eps is None:
-            return lambda e: read(i, h, e)
-        return lambda e: T.if_then_else(h < hq + hkv, read(i, h, e) * rms[0] * weight(h, e), read(i, h, e))
 
     @T.macro
     def body(read, table, weight, out, n):
@@ -183,7 +186,9 @@ def _heads_gpu(hq: int, hkv: int, d: int, out_dtype: str, eps: float | None) -> 
                                 out[bx, h, s * THREADS + tx] = T.Cast(
                                     out_dtype,
                                     _rotated(
-                                        scaled(read, bx, h, weight, rms),
+                                        _normed(
+                                            read, bx, h, weight, rms if eps is not None else None, hq + hkv
+                                        ),
                                         table,
                                         bx,
                                         h,
@@ -197,11 +202,6 @@ def _heads_gpu(hq: int, hkv: int, d: int, out_dtype: str, eps: float | None) -> 
 
 
 def _heads_cpu(hq: int, hkv: int, d: int, out_dtype: str, eps: float | None) -> Any:
-    def scaled(read: Any, i: Any, h: Any, weight: Any, rms: Any) -> Any:
-        if eps is None:
-            return lambda e: read(i, h, e)
-        return lambda e: T.if_then_else(h < hq + hkv, read(i, h, e) * rms[0] * weight(h, e), read(i, h, e))
-
     @T.macro
     def body(read, table, weight, out, n):
         for i in T.serial(n):
@@ -216,7 +216,15 @@ def _heads_cpu(hq: int, hkv: int, d: int, out_dtype: str, eps: float | None) -> 
                     for e in T.serial(d):
                         out[i, h, e] = T.Cast(
                             out_dtype,
-                            _rotated(scaled(read, i, h, weight, rms), table, i, h, e, d, hq + hkv),
+                            _rotated(
+                                _normed(read, i, h, weight, rms if eps is not None else None, hq + hkv),
+                                table,
+                                i,
+                                h,
+                                e,
+                                d,
+                                hq + hkv,
+                            ),
                         )
 
     return body
