@@ -1,0 +1,145 @@
+"""The application: one draft, the way through the steps, and what is at hand everywhere."""
+
+import importlib
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual import work
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from engine.errors import WizardError
+from engine.model import facts as model_facts
+from engine.model import source as model_source
+from tui import symbols
+from tui.draft import Draft
+from tui.messages import FactsFailed, FactsRead
+from tui.screens.step import StepScreen
+from tui.theme import WIZARD
+
+_SCREENS = {
+    "start": "tui.screens.start:StartScreen",
+    "model": "tui.screens.model:ModelScreen",
+    "quantize": "tui.screens.quantize:QuantizeScreen",
+    "context": "tui.screens.context:ContextScreen",
+    "target": "tui.screens.target:TargetScreen",
+    "review": "tui.screens.review:ReviewScreen",
+    "run": "tui.screens.run:RunScreen",
+    "result": "tui.screens.result:ResultScreen",
+}
+"""Imported when first visited, so that the first frame does not wait for the last step."""
+
+
+class WizardApp(App[int], inherit_bindings=False):
+    """mlc-wizard on a screen; returns an exit code."""
+
+    CSS_PATH = "app.tcss"
+    TITLE = "mlc-wizard"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark,f1", "help", "Help", key_display="?", priority=False),
+        Binding("ctrl+p", "command_palette", "Commands", show=False),
+        Binding("ctrl+q", "quit", "Quit", priority=True),
+        Binding("ctrl+c", "quit", "Quit", show=False),
+    ]
+
+    def __init__(self, draft: Draft | None = None) -> None:
+        super().__init__()
+        self.draft = draft or Draft()
+        if symbols.needs_ascii():
+            self._filters.append(symbols.AsciiFilter())
+
+    def on_mount(self) -> None:
+        """Begin."""
+        self.register_theme(WIZARD)
+        self.theme = WIZARD.name
+        self._adopt(self.draft)
+        self.push_screen(self._make("start"))
+
+    def begin(self, draft: Draft, step: str = "model") -> None:
+        """Start anew with `draft`, at `step`."""
+        self._adopt(draft)
+        self.go(step)
+        if draft.is_source_given:
+            self.read_facts()
+
+    def go(self, name: str) -> None:
+        """Show the step `name`, or "start"."""
+        self.switch_screen(self._make(name))
+
+    def _make(self, name: str) -> Screen[None]:
+        module, _, attribute = _SCREENS[name].partition(":")
+        screen: Screen[None] = getattr(importlib.import_module(module), attribute)()
+        return screen
+
+    def _adopt(self, draft: Draft) -> None:
+        self.draft.changed = lambda: None
+        self.draft = draft
+        draft.changed = self.show_draft
+
+    def show_draft(self) -> None:
+        """The draft changed: the step on the screen shows it."""
+        for screen in self.screen_stack:
+            if isinstance(screen, StepScreen):
+                screen.draft_changed()
+
+    def read_facts(self) -> None:
+        """Read the facts of the draft's model, off this thread; what was being read before is dropped."""
+        plan = self.draft.plan()
+        self.draft.reading = True
+        self._read_facts(plan.source, plan.model_type, plan.revision)
+        self.show_draft()
+
+    @work(thread=True, exclusive=True, exit_on_error=False, group="facts")
+    def _read_facts(self, source: str, model_type: str, revision: str) -> None:
+        try:
+            folder = model_source.local_folder(source)
+            if folder is None:
+                return
+            facts = model_facts.read(folder, model_type)
+        except WizardError as error:
+            self.post_message(FactsFailed(source, model_type, revision, error))
+        else:
+            self.post_message(FactsRead(source, model_type, revision, facts))
+
+    def on_facts_read(self, message: FactsRead) -> None:
+        """Keep the facts, unless the model changed meanwhile."""
+        if self._is_current(message):
+            self.draft.facts, self.draft.facts_error, self.draft.reading = message.facts, None, False
+            self.show_draft()
+
+    def on_facts_failed(self, message: FactsFailed) -> None:
+        """Keep the reason, unless the model changed meanwhile."""
+        if self._is_current(message):
+            self.draft.facts, self.draft.facts_error, self.draft.reading = None, message.error, False
+            self.show_draft()
+
+    def _is_current(self, message: FactsRead | FactsFailed) -> bool:
+        plan = self.draft.plan()
+        return (plan.source, plan.model_type, plan.revision) == (
+            message.source,
+            message.model_type,
+            message.revision,
+        )
+
+    def action_help(self) -> None:
+        """Open or close the help of what is on the screen."""
+        if self.screen.query("HelpPanel"):
+            self.action_hide_help_panel()
+        else:
+            self.action_show_help_panel()
+
+    async def action_quit(self) -> None:
+        """Leave, once the step on the screen agrees."""
+        screen = self.screen
+        if isinstance(screen, StepScreen):
+            screen.leaving(lambda: self.exit(0))
+        else:
+            self.exit(0)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """What the command palette offers."""
+        yield SystemCommand("Help", "What this step is about, and its keys", self.action_help)
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+        yield SystemCommand("Quit", "Leave mlc-wizard", self.action_quit)

@@ -1,0 +1,49 @@
+"""The few characters beside letters that the screens use, and ASCII in their stead where they cannot be shown.
+
+State is told by a symbol and a word, never by colour alone.
+"""
+
+import sys
+from typing import TextIO
+
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import LineFilter
+
+DONE, RUNNING, WAITING, FAILED, WARNING = "✓", "●", "○", "✗", "▲"
+CHOSEN, ELLIPSIS, ARROW, DOT = "›", "…", "→", "·"
+
+# One column for one column, so that nothing moves.
+_ASCII = {
+    **{"✓": "v", "●": "*", "○": "o", "✗": "x", "▲": "!", "›": ">", "…": "~", "→": ">", "·": "-", "≈": "~"},
+    **{"↑": "^", "↓": "v", "←": "<", "▶": ">", "▼": "v", "◀": "<", "•": "*", "–": "-", "—": "-", "×": "x"},
+    **dict.fromkeys("─━═╌╍┄┅┈┉╸╺╴╶▁▔", "-"),
+    **dict.fromkeys("│┃║▏▕▎▌▐╎╏", "|"),
+    **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼╔╗╚╝╠╣╦╩╬┏┓┗┛┣┫┳┻╋", "+"),
+    **dict.fromkeys("█▇▆▅▄▃▂▀▉▊▋▍▓▒░", "#"),
+    **dict.fromkeys("╱╲", "/"),
+}
+_TABLE = str.maketrans(_ASCII)
+
+
+def needs_ascii(stream: TextIO | None = None) -> bool:
+    """Whether the terminal's encoding lacks what the screens are drawn with."""
+    encoding = getattr(stream or sys.__stdout__, "encoding", None) or "ascii"
+    try:
+        "✓╭━▲…█".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return True
+    return False
+
+
+def to_ascii(text: str) -> str:
+    """`text` in ASCII, as wide as before where every character takes one column."""
+    return text.translate(_TABLE).encode("ascii", "replace").decode("ascii")
+
+
+class AsciiFilter(LineFilter):
+    """Every line in ASCII, whichever widget drew it."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """The segments with their text replaced."""
+        return [Segment(to_ascii(text), style, control) for text, style, control in segments]
