@@ -25,6 +25,20 @@ def golden(request: pytest.FixtureRequest) -> Path:
     return GOLDEN / str(request.param)
 
 
+@pytest.fixture
+def wizard_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder of our own, no presets of the user's, and a machine that is always the same."""
+    from engine import machine, preset
+
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(preset, "user_folder", lambda: tmp_path / "presets")
+    same = machine.Machine(ram_total=16 * 10**9, ram_available=8 * 10**9, disk_free=84 * 10**9)
+    monkeypatch.setattr(machine, "inspect", lambda _output: same)
+    return work
+
+
 @pytest.fixture(scope="module")
 def webgpu() -> "Iterator[WebGPU]":
     """Headless Chromium as a device for TVM functions; imported late, for the compiler is slow to load."""

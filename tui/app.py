@@ -1,12 +1,13 @@
 """The application: one draft, the way through the steps, and what is at hand everywhere."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
 from textual.screen import Screen
 
 from engine.errors import WizardError
@@ -36,7 +37,8 @@ class WizardApp(App[int], inherit_bindings=False):
 
     CSS_PATH = "app.tcss"
     TITLE = "mlc-wizard"
-    ENABLE_COMMAND_PALETTE = True
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-short"), (30, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark,f1", "help", "Help", key_display="?", priority=False),
         Binding("ctrl+p", "command_palette", "Commands", show=False),
@@ -44,18 +46,24 @@ class WizardApp(App[int], inherit_bindings=False):
         Binding("ctrl+c", "quit", "Quit", show=False),
     ]
 
-    def __init__(self, draft: Draft | None = None) -> None:
+    def __init__(self, draft: Draft | None = None, first: str = "start") -> None:
         super().__init__()
+        self._first = first
         self.draft = draft or Draft()
-        if symbols.needs_ascii():
-            self._filters.append(symbols.AsciiFilter())
+        self._ascii = symbols.AsciiFilter(enabled=symbols.needs_ascii())
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's own, and ASCII where the terminal has no more."""
+        return [*super().get_line_filters(), *([self._ascii] if self._ascii.enabled else [])]
 
     def on_mount(self) -> None:
         """Begin."""
         self.register_theme(WIZARD)
         self.theme = WIZARD.name
         self._adopt(self.draft)
-        self.push_screen(self._make("start"))
+        self.push_screen(self._make(self._first))
+        if self.draft.is_source_given:
+            self.read_facts()
 
     def begin(self, draft: Draft, step: str = "model") -> None:
         """Start anew with `draft`, at `step`."""
@@ -138,7 +146,7 @@ class WizardApp(App[int], inherit_bindings=False):
         else:
             self.exit(0)
 
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:  # noqa: ARG002
         """What the command palette offers."""
         yield SystemCommand("Help", "What this step is about, and its keys", self.action_help)
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)

@@ -1,4 +1,4 @@
-"""The few characters beside letters that the screens use, and ASCII in their stead where they cannot be shown.
+"""The characters beside letters that the screens use, and ASCII in their stead where a terminal lacks them.
 
 State is told by a symbol and a word, never by colour alone.
 """
@@ -11,24 +11,23 @@ from textual.color import Color
 from textual.filter import LineFilter
 
 DONE, RUNNING, WAITING, FAILED, WARNING = "✓", "●", "○", "✗", "▲"
-CHOSEN, ELLIPSIS, ARROW, DOT = "›", "…", "→", "·"
+CHOSEN, ELLIPSIS, ARROW, DOT = "›", "…", "→", "·"  # noqa: RUF001
 
 # One column for one column, so that nothing moves.
 _ASCII = {
-    **{"✓": "v", "●": "*", "○": "o", "✗": "x", "▲": "!", "›": ">", "…": "~", "→": ">", "·": "-", "≈": "~"},
-    **{"↑": "^", "↓": "v", "←": "<", "▶": ">", "▼": "v", "◀": "<", "•": "*", "–": "-", "—": "-", "×": "x"},
+    **dict(zip("✓●○✗▲›…→·≈↑↓←▶▼◀•–—×", "v*ox!>~>-~^v<>v<*--x", strict=True)),  # noqa: RUF001
     **dict.fromkeys("─━═╌╍┄┅┈┉╸╺╴╶▁▔", "-"),
     **dict.fromkeys("│┃║▏▕▎▌▐╎╏", "|"),
     **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼╔╗╚╝╠╣╦╩╬┏┓┗┛┣┫┳┻╋", "+"),
     **dict.fromkeys("█▇▆▅▄▃▂▀▉▊▋▍▓▒░", "#"),
-    **dict.fromkeys("╱╲", "/"),
+    **dict.fromkeys("╱╲", "/"),  # noqa: RUF001
 }
 _TABLE = str.maketrans(_ASCII)
 
 
 def needs_ascii(stream: TextIO | None = None) -> bool:
-    """Whether the terminal's encoding lacks what the screens are drawn with."""
-    encoding = getattr(stream or sys.__stdout__, "encoding", None) or "ascii"
+    """Whether the encoding of `stream`, by default the one Textual draws to, lacks what the screens need."""
+    encoding = getattr(stream or sys.__stderr__, "encoding", None) or "ascii"
     try:
         "✓╭━▲…█".encode(encoding)
     except (UnicodeEncodeError, LookupError):
@@ -44,6 +43,6 @@ def to_ascii(text: str) -> str:
 class AsciiFilter(LineFilter):
     """Every line in ASCII, whichever widget drew it."""
 
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
         """The segments with their text replaced."""
         return [Segment(to_ascii(text), style, control) for text, style, control in segments]

@@ -1,0 +1,47 @@
+"""What tests of the screens share: an app to drive, snapshots that do not move, waiting for workers."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from tui.app import WizardApp
+from tui.draft import Draft
+
+SIZES = ((80, 24), (110, 32))
+"""Of every snapshot: the smallest terminal that shows all, and a comfortable one."""
+
+Prepare = Callable[[Pilot[Any]], Awaitable[None]]
+
+
+def wizard_at(step: str, draft: Draft | None = None) -> WizardApp:
+    """The application, opened at `step` with `draft`; nothing on it moves."""
+    app = WizardApp(draft, first=step)
+    app.animation_level = "none"
+    return app
+
+
+async def settled(pilot: Pilot[Any]) -> None:
+    """Wait until no worker works and every message was handled."""
+    await pilot.pause()
+    await pilot.app.workers.wait_for_complete([w for w in pilot.app.workers if not w.is_finished])
+    await pilot.pause()
+
+
+def snap(
+    snap_compare: Callable[..., bool], app: WizardApp, size: tuple[int, int], prepare: Prepare | None = None
+) -> bool:
+    """Whether `app`, settled and then prepared, looks as its snapshot; cursors do not blink."""
+
+    async def run_before(pilot: Pilot[Any]) -> None:
+        await settled(pilot)
+        if prepare is not None:
+            await prepare(pilot)
+            await settled(pilot)
+        for field in app.screen.query(Input):
+            field.cursor_blink = False
+            field._cursor_visible = True
+        await pilot.pause()
+
+    return snap_compare(app, terminal_size=size, run_before=run_before)
