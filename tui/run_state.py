@@ -7,7 +7,6 @@ from typing import Literal
 from engine.errors import Cancelled, WizardError
 from engine.events import (
     Event,
-    Output,
     Progress,
     RunEnded,
     RunStarted,
@@ -116,6 +115,7 @@ class RunState:
     stages: dict[StageName, Stage] = field(default_factory=dict)
     ended: RunEnded | None = None
     refusal: WizardError | None = None
+    _seconds: float = 0.0
 
     @property
     def active(self) -> bool:
@@ -143,11 +143,14 @@ class RunState:
                 self.stages.setdefault(event.stage, Stage(name=event.stage)).feed(event, now)
             case RunEnded():
                 self.ended = event
-                self.phase = "cancelled" if event.outcome == "cancelled" else event.outcome  # type: ignore[assignment]
+                self.phase = event.outcome if event.outcome != "skipped" else "done"
 
-    def refuse(self, error: WizardError) -> None:
+    def refuse(self, error: WizardError, now: float) -> None:
         """The run came to no RunEnded: the plan, the model or the machine does not allow it."""
-        self.refusal = error
+        self.refusal, self._seconds = error, now - self.began
+        for stage in self.stages.values():
+            if stage.state == "running":
+                stage.state, stage.seconds = "failed", now - stage.began
         self.phase = "cancelled" if isinstance(error, Cancelled) else "failed"
 
     @property
@@ -174,9 +177,4 @@ class RunState:
         """Seconds since the run began, or that it took."""
         if self.ended is not None:
             return self.ended.seconds
-        return now - self.began if self.active else 0.0
-
-
-def speaks(event: Event) -> bool:
-    """Whether `event` says anything to the stages: lines of output do not."""
-    return not isinstance(event, Output)
+        return now - self.began if self.active else self._seconds

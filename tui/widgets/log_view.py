@@ -5,6 +5,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rich.cells import cell_len
@@ -32,6 +33,15 @@ _ERROR = re.compile(r"\b(?:error|fatal|failed|exception|traceback)\b", re.IGNORE
 _WARNING = re.compile(r"\bwarn(?:ing)?\b", re.IGNORECASE)
 
 
+@dataclass
+class LogStore:
+    """Lines that outlive the widget. `first` is the number of the first of `lines`, `kinds` by number."""
+
+    lines: list[str] = field(default_factory=list)
+    kinds: dict[int, Kind] = field(default_factory=dict)
+    first: int = 0
+
+
 class LogView(ScrollView, can_focus=True):
     """Lines that follow their end until the user scrolls away from it.
 
@@ -54,7 +64,11 @@ class LogView(ScrollView, can_focus=True):
     LogView {
         overflow: hidden scroll;
         scrollbar-size-vertical: 1;
-        & > .log-view--clock { color: $text-disabled; }
+        scrollbar-background: $background;
+        scrollbar-background-hover: $background;
+        scrollbar-background-active: $background;
+        scrollbar-color: $border-blurred;
+        & > .log-view--clock { color: $foreground-muted; }
         & > .log-view--command { color: $text-primary; text-style: bold; }
         & > .log-view--warning { color: $text-warning; }
         & > .log-view--error { color: $text-error; }
@@ -82,16 +96,14 @@ class LogView(ScrollView, can_focus=True):
             """One is as good as many."""
             return isinstance(message, LogView.Changed)
 
-    def __init__(self, *, max_lines: int = 500_000, id: str | None = None) -> None:  # noqa: A002  Textual's name
-        super().__init__(id=id)
+    def __init__(self, store: LogStore | None = None, *, max_lines: int = 500_000) -> None:
+        super().__init__()
+        self.store = store or LogStore()
         self.max_lines = max_lines
-        self.lines: list[str] = []
-        self.first = 0
         self.unseen = 0
         self.matches: list[int] = []
         self.current: int | None = None
         self._pending: deque[tuple[deque[str], str, Kind]] = deque()
-        self._kinds: dict[int, Kind] = {}
         self._pattern: re.Pattern[str] | None = None
         self._scanned = 0
         self._seek: int | None = None
@@ -100,9 +112,21 @@ class LogView(ScrollView, can_focus=True):
 
     def on_mount(self) -> None:
         self._timer = self.set_interval(TICK_SECONDS, self._tick, pause=True)
+        self._width = max(map(cell_len, self.lines), default=0)
+        self.call_after_refresh(self._grow)
         self._wake()
 
     # --- lines come in ---------------------------------------------------------------------------
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that are kept."""
+        return self.store.lines
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest line that is kept."""
+        return self.store.first
 
     @property
     def end(self) -> int:
@@ -123,8 +147,8 @@ class LogView(ScrollView, can_focus=True):
         """Forget every line."""
         self._pending.clear()
         self.lines.clear()
-        self._kinds.clear()
-        self.first = self.unseen = self._width = 0
+        self.store.kinds.clear()
+        self.store.first = self.unseen = self._width = 0
         self.find("")
         self.virtual_size = Size(0, 0)
         self.following = True
@@ -164,7 +188,7 @@ class LogView(ScrollView, can_focus=True):
                 line = f"{line[:LONGEST]} ... {len(line) - LONGEST} more characters in the log file"
             self.lines.append(prefix + line)
             if kind != "output":
-                self._kinds[number] = kind
+                self.store.kinds[number] = kind
             number += 1
         self._width = max(self._width, max(map(cell_len, self.lines[-SLICE:]), default=0))
         if not waiting:
@@ -176,8 +200,9 @@ class LogView(ScrollView, can_focus=True):
             return
         dropped = max(excess, self.max_lines // 10)
         del self.lines[:dropped]
-        self.first += dropped
-        self._kinds = {number: kind for number, kind in self._kinds.items() if number >= self.first}
+        self.store.first += dropped
+        kinds = self.store.kinds
+        self.store.kinds = {number: kind for number, kind in kinds.items() if number >= self.first}
         del self.matches[: bisect_left(self.matches, self.first)]
         self._scanned = max(self._scanned, self.first)
         if not self.following:  # the same lines stay in sight
@@ -284,7 +309,7 @@ class LogView(ScrollView, can_focus=True):
     def _styled(self, place: int) -> Text:
         line, number = self.lines[place], self.first + place
         text = Text(line, style=self.rich_style, no_wrap=True, end="")
-        told = self._kinds.get(number) or self._severity(line)
+        told = self.store.kinds.get(number) or self._severity(line)
         clock = _CLOCK.match(line)
         start = clock.end() if clock else 0
         if told != "output":
