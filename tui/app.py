@@ -12,6 +12,7 @@ from textual.screen import Screen
 
 from engine.errors import WizardError
 from engine.model import facts as model_facts
+from engine.model import nearby
 from engine.model import source as model_source
 from tui import symbols
 from tui.draft import Draft
@@ -102,10 +103,8 @@ class WizardApp(App[int], inherit_bindings=False):
     @work(thread=True, exclusive=True, exit_on_error=False, group="facts")
     def _read_facts(self, source: str, model_type: str, revision: str) -> None:
         try:
-            folder = model_source.local_folder(source)
-            if folder is None:
-                return
-            facts = model_facts.read(folder, model_type)
+            folder = model_source.local_folder(source) or nearby.cached_snapshot(source, revision)
+            facts = model_facts.read(folder, model_type) if folder is not None else None
         except WizardError as error:
             self.post_message(FactsFailed(source, model_type, revision, error))
         else:
@@ -132,11 +131,11 @@ class WizardApp(App[int], inherit_bindings=False):
         )
 
     def action_help(self) -> None:
-        """Open or close the help of what is on the screen."""
-        if self.screen.query("HelpPanel"):
-            self.action_hide_help_panel()
-        else:
-            self.action_show_help_panel()
+        """Open the help of what is on the screen."""
+        from tui.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen))
 
     async def action_quit(self) -> None:
         """Leave, once the step on the screen agrees."""

@@ -7,16 +7,20 @@ from textual.message import Message
 from engine.errors import WizardError
 from engine.events import Event
 from engine.model.facts import ModelFacts
+from engine.model.nearby import Nearby
+from engine.plan import ExportPlan
+from engine.preset import PresetEntry
+from engine.run.resume import Unfinished
 
 
 @dataclass
 class FactsRead(Message):
-    """The facts of `source`, read for a model type of `model_type`."""
+    """The facts of `source`, read for a model type of `model_type`; None while it is on the Hub."""
 
     source: str
     model_type: str
     revision: str
-    facts: ModelFacts
+    facts: ModelFacts | None
 
 
 @dataclass
@@ -41,3 +45,18 @@ class RunRefused(Message):
     """The run ended before its first event."""
 
     error: WizardError
+
+
+@dataclass
+class StartRead(Message):
+    """What a session can begin with: presets, with the plan of each that has one, and unfinished runs."""
+
+    presets: list[tuple[PresetEntry, ExportPlan | None]]
+    unfinished: list[Unfinished]
+
+
+@dataclass
+class NearbyFound(Message):
+    """The models that are on this machine already."""
+
+    models: list[Nearby]
