@@ -1,17 +1,265 @@
-"""The step Review."""
+"""The step Review: the whole plan, what it takes of this machine, and the exact commands."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on, work
 from textual.app import ComposeResult
-from textual.widgets import Static
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalGroup
+from textual.content import Content
+from textual.message import Message
+from textual.timer import Timer
+from textual.widgets import Input, Static
 
-from tui.screens.step import StepScreen
+from engine import machine
+from engine.advice import Advice, advise
+from engine.backends.base import library_name, shell_line
+from engine.errors import WizardError
+from engine.estimate import Estimate, estimate
+from engine.machine import Machine
+from engine.model.facts import ModelFacts
+from engine.plan import ExportPlan, with_defaults
+from engine.run.job import UNKNOWN_SNAPSHOT, prepare
+from engine.run.workspace import File, Workspace
+from tui import describe, symbols
+from tui.screens.advised import AdvisedStep
+from tui.widgets.advice_box import AdviceBox
+from tui.widgets.plan_panel import columns
+
+_PAUSE = 0.15
+"""Seconds without a key before the disk is asked about what was typed."""
 
 
-class ReviewScreen(StepScreen):
+@dataclass
+class Reviewed(Message):
+    """What was found about `plan`: its commands as lines of a shell, or the error that stands against it.
+
+    `files` are those of an earlier export in the same folder.
+    """
+
+    plan: ExportPlan
+    machine: Machine | None = None
+    reason: str = ""
+    commands: tuple[str, ...] = ()
+    files: tuple[File, ...] = ()
+    error: WizardError | None = None
+
+
+def review(plan: ExportPlan) -> Reviewed:
+    """Ask everything that a run would ask before it begins. Writes nothing."""
+    here = None
+    try:
+        here = machine.inspect(plan.output)
+        job = prepare(plan)
+        files = Workspace.look(job.output, library_name(plan))
+    except WizardError as error:
+        return Reviewed(plan, here, error=error)
+    except OSError as error:
+        told = WizardError(f"{plan.output}: {error.strerror or error}.", remedy="Choose another folder.")
+        return Reviewed(plan, here, error=told)
+    commands = tuple(shell_line(command.argv) for command in job.commands())
+    return Reviewed(plan, here, job.reason, commands, tuple(files))
+
+
+def output_told(found: Reviewed | None) -> str:
+    """What the output folder holds, and what the run does about it."""
+    if found is None or found.error is not None:
+        return ""
+    if not found.files:
+        return "The run makes this folder; each stage's files arrive there when it is done."
+    size = describe.megabytes(sum(file.size for file in found.files))
+    return (
+        f"Holds an export made here, {len(found.files)} files of {size}: stages that nothing changed for are "
+        "not run again, the others replace their files."
+    )
+
+
+def machine_rows(sizes: Estimate | None, here: Machine | None) -> list[describe.Row]:
+    """What the run takes of this machine, each with whether it is there."""
+    if here is None:
+        return [("machine", "being asked")]
+    if sizes is None:
+        free = f"{describe.megabytes(here.disk_free)} free, and what is needed is known with the model"
+        return [("disk", free)]
+    fits = (sizes.disk_needed_bytes <= here.disk_free, sizes.convert_ram_bytes <= here.ram_available)
+    return [
+        (label, f"{symbols.DONE if enough else symbols.WARNING} {told}")
+        for (label, told), enough in zip(describe.against_machine(sizes, here), fits, strict=True)
+    ]
+
+
+def plan_rows(plan: ExportPlan) -> list[describe.Row]:
+    """Every decision; those that are rarely made only where they were."""
+    rows = [row for row in describe.decisions(plan) if row[0] != "output"]
+    usual = ExportPlan(source="", quantization="")
+    for label, field in (
+        ("revision", "revision"),
+        ("type", "model_type"),
+        ("template", "conv_template"),
+        ("batch", "max_batch_size"),
+        ("shards", "tensor_parallel_shards"),
+        ("overrides", "overrides"),
+        ("backend", "backend"),
+    ):
+        if (value := getattr(plan, field)) != getattr(usual, field):
+            rows.append((label, str(value)))
+    return rows
+
+
+class ReviewScreen(AdvisedStep):
     """Review."""
 
     STEP = "review"
-    HELP = "## Review"
+    AUTO_FOCUS = ""
+    HELP = """## Review
+
+Everything that was decided, what it comes to, and what this machine has for it.
+
+**Commands** are exactly what the run runs, one after the other, and what the log holds: copied into a
+shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard --preset` repeats them.
+
+**Advice** never blocks. `u` takes the first better choice, tab goes to the others.
+
+`o` goes to the output folder, `enter` or `ctrl+r` runs.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+r,enter,ctrl+n", "next", "Run", key_display="^r", id="run", tooltip="Run this export"),
+        Binding("c", "copy", "Copy", id="copy", tooltip="Copy the commands"),
+        Binding("o", "output", "Output", id="output", tooltip="Choose the output folder"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: Reviewed | None = None
+        self._asking: Timer | None = None
 
     def compose_body(self) -> ComposeResult:
-        """Its widgets."""
-        yield Static("Review")
+        """Output, plan and machine, advice, commands."""
+        with VerticalGroup(classes="box", id="output"):
+            yield Input(id="folder", compact=True)
+            yield Static(id="output-told", markup=False)
+        yield Static(id="plan", classes="box")
+        yield Static(id="machine", classes="box")
+        yield AdviceBox()
+        yield Static(id="commands", classes="box", markup=False)
+
+    def on_enter(self) -> None:
+        """Show the draft and ask about it."""
+        for name, title in (("output", "Output folder"), ("plan", "Plan"), ("machine", "This machine")):
+            self.query_one(f"#{name}").border_title = title
+        commands = self.query_one("#commands")
+        commands.border_title, commands.border_subtitle = "The same in a shell", "c  copy"
+        commands.can_focus = True  # to scroll to
+        super().on_enter()
+
+    @property
+    def _facts(self) -> ModelFacts | None:
+        facts = self.draft.facts
+        return facts if facts is not None and facts.spec is not None else None
+
+    @property
+    def _current(self) -> Reviewed | None:
+        """What was found, where it is still about the plan."""
+        found = self._found
+        return found if found is not None and found.plan == self.draft.plan() else None
+
+    @property
+    def complete(self) -> bool:
+        """The run can begin."""
+        return self._current is not None and not self.why_incomplete()
+
+    def why_incomplete(self) -> str:
+        """What stands in the way."""
+        if problems := self.draft.problems():
+            return str(problems[0])
+        found = self._current
+        if found is None:
+            return "The plan is still being looked at."
+        return str(found.error) if found.error else ""
+
+    def advice(self) -> list[Advice]:
+        """All of it, with what this machine has."""
+        found = self._current
+        return advise(self.draft.plan(), self._facts, found.machine if found else None)
+
+    def draw(self) -> None:
+        """Show what is known, and ask for what is not."""
+        if self._current is None:
+            if self._asking is not None:
+                self._asking.stop()
+            self._asking = self.set_timer(_PAUSE if self._found else 0.001, lambda: self._ask(self.draft.plan()))
+        self._show()
+
+    def _show(self) -> None:
+        plan, facts, found = self.draft.plan(), self._facts, self._current
+        folder = self.query_one("#folder", Input)
+        folder.placeholder = str(plan.output)
+        if not folder.has_focus:
+            with folder.prevent(Input.Changed):
+                folder.value = str(plan.output)
+        told = self.query_one("#output-told", Static)
+        error = found.error if found else None
+        told.update(str(error) if error else output_told(found))
+        told.set_classes("error" if error else "muted")
+        filled = with_defaults(plan, facts.max_context if facts else None)
+        sizes = estimate(facts, filled) if facts else None
+        self._rows("#plan", plan_rows(filled) + (describe.estimates(sizes) if sizes else []))
+        reason = [("backend", found.reason)] if found and found.reason else []
+        self._rows("#machine", machine_rows(sizes, found.machine if found else None) + reason)
+        self.query_one("#commands", Static).update(self._commands(found))
+
+    def _rows(self, selector: str, rows: Sequence[describe.Row]) -> None:
+        panel = self.query_one(selector, Static)
+        panel.update(Content("\n").join(columns(list(rows), panel.scrollable_content_region.width)))
+
+    def _commands(self, found: Reviewed | None) -> Content:
+        if found is None or found.error is not None:
+            told = "Looking." if found is None else "There are none while the plan cannot be run."
+            return Content.styled(told, "$foreground-muted")
+        lines = [Content(line) for line in found.commands]
+        if any(UNKNOWN_SNAPSHOT.name in line.split() for line in found.commands):
+            told = f"{UNKNOWN_SNAPSHOT} stands for the folder that the first command tells."
+            lines.append(Content.styled(told, "$foreground-muted"))
+        return Content("\n").join(lines)
+
+    def on_resize(self) -> None:
+        """What is long breaks elsewhere."""
+        if self.is_mounted:
+            self._show()
+
+    @work(thread=True, exclusive=True, exit_on_error=False, group="review")
+    def _ask(self, plan: ExportPlan) -> None:
+        self.post_message(review(plan))
+
+    @on(Reviewed)
+    def _answered(self, message: Reviewed) -> None:
+        self._found = message
+        self.draft_changed()
+
+    @on(Input.Changed, "#folder")
+    def _typed(self, event: Input.Changed) -> None:
+        text = event.value.strip()
+        if text:
+            self.draft.choose(output=Path(text).expanduser())
+        else:
+            self.draft.reset("output")
+
+    @on(Input.Submitted, "#folder")
+    def _submitted(self) -> None:
+        self.set_focus(None)
+
+    def action_output(self) -> None:
+        """Choose another output folder."""
+        self.query_one("#folder").focus()
+
+    def action_copy(self) -> None:
+        """Copy the commands."""
+        found = self._current
+        if found is None or not found.commands:
+            self.notify("There are no commands to copy yet.", severity="warning")
+            return
+        self.app.copy_to_clipboard("\n".join(found.commands) + "\n")
+        self.notify(f"Copied {len(found.commands)} commands.")

@@ -1,12 +1,33 @@
-"""What was decided so far."""
+"""What was decided so far, and what it will come to."""
 
+from textwrap import wrap
+
+from textual.content import Content
 from textual.widgets import Static
 
+from engine.advice import advise
+from engine.estimate import estimate
+from engine.plan import with_defaults
+from tui import symbols
+from tui.describe import Row, broken, decisions, estimates
 from tui.draft import Draft
+
+_LABEL = 10
+
+
+def columns(rows: list[Row], width: int) -> list[Content]:
+    """Rows as lines of at most `width` columns, what is longer continued below itself."""
+    lines = []
+    room = max(width - _LABEL, 8)
+    for label, value in rows:
+        for number, part in enumerate(broken(value, room)):
+            head = label if number == 0 else ""
+            lines.append(Content.assemble((f"{head:{_LABEL}}", "$foreground-muted"), part))
+    return lines
 
 
 class PlanPanel(Static):
-    """The plan of the draft."""
+    """The plan of the draft, its estimates, and how much advice there is."""
 
     def __init__(self, draft: Draft) -> None:
         super().__init__(markup=False)
@@ -17,7 +38,28 @@ class PlanPanel(Static):
         """Draw."""
         self.refresh_plan()
 
+    def on_resize(self) -> None:
+        """What is long breaks elsewhere."""
+        self.refresh_plan()
+
     def refresh_plan(self) -> None:
         """Draw the state of the draft."""
-        plan = self._draft.plan()
-        self.update(f"model     {plan.source or '-'}\nquantize  {plan.quantization}\ntarget    {plan.device}")
+        self.update(Content("\n").join(self._lines(self.scrollable_content_region.width)))
+
+    def _lines(self, width: int) -> list[Content]:
+        draft, facts = self._draft, self._draft.facts
+        plan = with_defaults(draft.plan(), facts.max_context if facts else None)
+        lines = columns(decisions(plan), width)
+        lines += [Content(""), Content.styled("Estimate", "bold")]
+        if facts is None or facts.spec is None:
+            told = "Reading the model." if draft.reading else "Known once the model has been read."
+            return [
+                *lines,
+                *(Content.styled(part, "$foreground-muted") for part in wrap(told, max(width, 8))),
+            ]
+        lines += columns(estimates(estimate(facts, plan)), width)
+        warnings = sum(advice.severity == "warning" for advice in advise(plan, facts))
+        if warnings:
+            many = "1 warning" if warnings == 1 else f"{warnings} warnings"
+            lines += [Content(""), Content.styled(f"{symbols.WARNING} {many}", "$text-warning")]
+        return lines
