@@ -135,6 +135,18 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> ExportPlan:
     return preset_schema.apply(_document(path), overrides, str(path), path.parent)
 
 
+def loads(text: str, place: str, base: Path) -> ExportPlan:
+    """The plan of the preset `text`, which came from `place`; a relative source is taken from `base`.
+
+    Raises UsageError as `load` does.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{place} holds no valid preset: {error}.") from None
+    return preset_schema.apply(document, (), place, base)
+
+
 def dumps(plan: ExportPlan) -> str:
     """`plan` as the text of a preset, every choice written out."""
     return tomli_w.dumps(preset_schema.document_of(plan))

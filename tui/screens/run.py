@@ -1,5 +1,6 @@
 """The step Run: stages, log, and what to do when one fails."""
 
+import datetime
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from engine.events import Advised, Event, Output, RunEnded, RunStarted, StageEnd
 from engine.headless import duration
 from engine.plan import ExportPlan
 from tui.messages import EngineEvent, RunRefused
-from tui.run_state import STAGES, RunState
+from tui.run_state import STAGES, Phase, RunState
 from tui.screens.confirm import ConfirmModal
 from tui.screens.step import StepScreen
 from tui.symbols import DONE, DOT, ELLIPSIS, FAILED, WARNING
@@ -83,12 +84,14 @@ A bar without a length belongs to work whose end cannot be known.
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
+    wall_clock: Callable[[], datetime.datetime] = staticmethod(datetime.datetime.now)
 
     def __init__(self) -> None:
         super().__init__()
         self._record = RunRecord()
         self._cancel = threading.Event()
         self._afterwards: Callable[[], Any] | None = None
+        self._shown: Phase | None = None
 
     @property
     def state(self) -> RunState:
@@ -106,7 +109,8 @@ A bar without a length belongs to work whose end cannot be known.
             self._record = kept
         yield StageList(self.state, clock=self.clock)
         yield FailureBox()
-        yield LogPane(self._record.log)
+        path = self.state.started.log if self.state.started else ""
+        yield LogPane(self._record.log, saved_to=path, clock=self.wall_clock)
 
     def on_enter(self) -> None:
         """Begin, or show the run that was."""
@@ -211,9 +215,12 @@ A bar without a length belongs to work whose end cannot be known.
                 pane.write([f"{mark} {line}" for line in parts], "error")
 
     def _show(self) -> None:
+        """Show the state; what only another phase changes is laid out anew only then."""
         self.query_one(StageList).refresh_state()
-        self.query_one(FailureBox).show(self.state)
-        self.refresh_bindings()
+        if self._shown != self.state.phase:
+            self._shown = self.state.phase
+            self.query_one(FailureBox).show(self.state)
+            self.refresh_bindings()
 
     # --- keys ------------------------------------------------------------------------------------
 

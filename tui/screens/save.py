@@ -2,20 +2,23 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Button, Input, Static
 
 from engine import preset
 from engine.backends.base import shell_line
 from engine.errors import UsageError, WizardError
-from engine.plan import ExportPlan
+from engine.model import source as model_source
+from engine.model.facts import ModelFacts
+from engine.plan import ExportPlan, with_defaults
 from tui.screens.confirm import ConfirmModal
 from tui.symbols import FAILED, WARNING
 
@@ -177,3 +180,21 @@ def suggested_name(plan: ExportPlan) -> str:
     model = re.split(r"[/\\:]", plan.source.rstrip("/\\"))[-1]
     text = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}-{plan.quantization}-{plan.device}")
     return text.lower()[-64:].strip("._-")
+
+
+def replayable(plan: ExportPlan, facts: ModelFacts | None) -> ExportPlan:
+    """`plan` as it means the same from any folder and in any later version: source and sizes settled."""
+    plan = dataclasses.replace(plan, source=model_source.from_preset(plan.source, Path.cwd()))
+    return with_defaults(plan, facts.max_context) if facts else plan
+
+
+def offer(screen: Screen[Any], plan: ExportPlan, name: str = "", saved: Callable[[Path], None] | None = None) -> None:
+    """Ask on `screen` for a name, save `plan`, and say where; `saved` gets the file."""
+
+    def done(path: Path | None) -> None:
+        if path is not None:
+            screen.notify(f"Saved {path}", markup=False)
+            if saved is not None:
+                saved(path)
+
+    screen.app.push_screen(SaveModal(plan, name), done)

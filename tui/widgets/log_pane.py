@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from tui.symbols import DOT
+from tui.symbols import DOT, ELLIPSIS
 from tui.widgets.log_view import Kind, LogStore, LogView
 
 COPIED_LINES = 200
@@ -61,7 +61,7 @@ class LogPane(Vertical):
         super().__init__(id=id)
         self._store = store
         self._clock = clock
-        self.saved_to = saved_to
+        self._saved_to = saved_to
 
     def compose(self) -> ComposeResult:
         """The lines, and the search below them."""
@@ -71,6 +71,20 @@ class LogPane(Vertical):
             yield Static("", id="found", markup=False)
 
     def on_mount(self) -> None:
+        self._tell()
+
+    @property
+    def saved_to(self) -> str:
+        """Where the whole log is; empty until that is known."""
+        return self._saved_to
+
+    @saved_to.setter
+    def saved_to(self, path: str) -> None:
+        self._saved_to = path
+        self._tell()
+
+    def on_resize(self) -> None:
+        """A wider frame has room for more of the path."""
         self._tell()
 
     @property
@@ -127,7 +141,9 @@ class LogPane(Vertical):
             told = f"↓ {view.unseen} new {'line' if view.unseen == 1 else 'lines'} {DOT} f Follow"
         else:
             told = "not following"
-        where = f" {DOT} saved to {self.saved_to}" if self.saved_to and self.size.width > 60 else ""
+        room = self.size.width - len(told) - len(" saved to ") - 8
+        path = self.saved_to if len(self.saved_to) <= room else ELLIPSIS + self.saved_to[-room:]
+        where = f" {DOT} saved to {path}" if self.saved_to and room > 16 else ""
         self.border_subtitle = Content(told + where)
         self.query_one("#found", Static).update(self._found())
 

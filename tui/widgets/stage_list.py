@@ -63,6 +63,7 @@ class StageList(Widget):
         self._state = state
         self._clock = clock
         self._timer: Timer | None = None
+        self._height = 0
 
     def on_mount(self) -> None:
         self._timer = self.set_interval(TICK_SECONDS, self._tick, pause=True)
@@ -73,7 +74,8 @@ class StageList(Widget):
         if self._timer is not None:
             (self._timer.resume if self._state.active else self._timer.pause)()
         self._show_elapsed()
-        self.refresh(layout=True)
+        self.refresh(layout=self._height != len(self._state.stages))
+        self._height = len(self._state.stages)
 
     def _tick(self) -> None:
         self.beat += 1
@@ -110,7 +112,7 @@ class StageList(Widget):
     def _row(self, stage: Stage, now: float, width: int) -> Content:
         mark, colour = _MARKS[stage.state]
         elapsed = stage.elapsed(now)
-        clock = clock_of(elapsed) if elapsed is not None else ""
+        clock = clock_of(elapsed) if elapsed is not None and stage.state != "skipped" else ""
         told = _told(stage)
         room = width - 2 - _LABEL - 2 - 2 - _TOLD - 1 - _CLOCK
         parts = [
