@@ -90,10 +90,25 @@ def offer(better: Mapping[str, Any]) -> str:
     return f"Use {', '.join(words)}"
 
 
+_RARE = (
+    ("revision", "revision"),
+    ("type", "model_type"),
+    ("template", "conv_template"),
+    ("batch", "max_batch_size"),
+    ("shards", "tensor_parallel_shards"),
+    ("host", "host"),
+    ("opt", "opt"),
+    ("overrides", "overrides"),
+    ("backend", "backend"),
+)
+
+
 def decisions(plan: ExportPlan) -> list[Row]:
-    """What has been decided, of a plan whose sizes are filled in."""
+    """What was decided, of a plan whose sizes are filled in; what is rarely changed, only where it was."""
+    usual = ExportPlan(source="", quantization="")
     return [
         ("model", source_name(plan) or "not chosen"),
+        *((label, str(v)) for label, field in _RARE if (v := getattr(plan, field)) != getattr(usual, field)),
         ("quantize", plan.quantization),
         ("context", context_of(plan)),
         ("prefill", chunk_of(plan)),
@@ -105,6 +120,7 @@ def decisions(plan: ExportPlan) -> list[Row]:
 def estimates(sizes: Estimate) -> list[Row]:
     """The sizes of an export; lower bounds are told as such."""
     return [
+        ("parameters", f"{sizes.parameter_count / 1e6:,.1f} M"),
         ("download", megabytes(sizes.disk_bytes)),
         ("weights", mebibytes(sizes.weight_bytes)),
         ("KV cache", mebibytes(sizes.kv_cache_bytes)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from engine.catalog import QUANTIZATIONS
 from engine.errors import UsageError
@@ -33,7 +34,7 @@ def read(texts: Mapping[str, str], plan: ExportPlan, facts: ModelFacts | None) -
 
     What a field may have is what a preset may have; how fields fit together is what a run asks.
     """
-    values: dict[str, int | None] = {}
+    values: dict[str, Any] = {}
     problems: dict[str, str] = {}
     for field, text in texts.items():
         key = _KEYS[field]
@@ -45,7 +46,7 @@ def read(texts: Mapping[str, str], plan: ExportPlan, facts: ModelFacts | None) -
             problems[field] = f"This takes {key.allowed}."
         else:
             values[field] = value
-    chosen = replace(plan, **values)  # type: ignore[arg-type]  # names of int fields only
+    chosen = replace(plan, **values)
     if not problems:
         try:
             resolve(chosen, facts.max_context if facts else None)
@@ -67,7 +68,8 @@ def shown(value: int | None) -> str:
 
 def default_of(field: str, plan: ExportPlan, facts: ModelFacts | None) -> int:
     """What an empty `field` comes to."""
-    filled = with_defaults(replace(plan, **{field: None}), facts.max_context if facts else None)
+    left_open: dict[str, Any] = {field: None}
+    filled = with_defaults(replace(plan, **left_open), facts.max_context if facts else None)
     value = getattr(filled, field)
     return value if isinstance(value, int) else -1
 

@@ -16,6 +16,8 @@ class AdvisedStep(StepScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("u", "take_advice", "Use better", id="take", tooltip="Take the better choice"),
+        Binding("pagedown", "page_body(1)", "Page down", show=False),
+        Binding("pageup", "page_body(-1)", "Page up", show=False),
     ]
 
     def on_enter(self) -> None:
@@ -50,6 +52,11 @@ class AdvisedStep(StepScreen):
     def take(self, message: AdviceItem.Taken) -> None:
         """Take the better choice into the draft."""
         self.draft.choose(**(message.advice.better or {}))
+
+    def action_page_body(self, pages: int) -> None:
+        """Scroll what does not fit."""
+        body = self.query_one("#body")
+        body.scroll_relative(y=pages * max(body.size.height - 2, 1), animate=False)
 
     def action_take_advice(self) -> None:
         """Take the better choice."""

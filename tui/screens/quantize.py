@@ -49,6 +49,7 @@ Sizes are computed from the shapes of the model's tensors, to the byte.
 
 Arrows move and choose, enter goes on, `u` takes the better choice where one is advised.
 """
+
     def compose_body(self) -> ComposeResult:
         """The list, what there is to say about the row under the cursor, and advice."""
         yield ChoiceList(heading=HEADING, id="quantizations")

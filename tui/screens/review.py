@@ -1,6 +1,5 @@
 """The step Review: the whole plan, what it takes of this machine, and the exact commands."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -8,7 +7,7 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalGroup
+from textual.containers import HorizontalGroup, VerticalGroup
 from textual.content import Content
 from textual.message import Message
 from textual.timer import Timer
@@ -25,9 +24,10 @@ from engine.plan import ExportPlan, with_defaults
 from engine.run.job import UNKNOWN_SNAPSHOT, prepare
 from engine.run.workspace import File, Workspace
 from tui import describe, symbols
+from tui.screens import save
 from tui.screens.advised import AdvisedStep
 from tui.widgets.advice_box import AdviceBox
-from tui.widgets.plan_panel import columns
+from tui.widgets.rows import Rows
 
 _PAUSE = 0.15
 """Seconds without a key before the disk is asked about what was typed."""
@@ -69,7 +69,7 @@ def output_told(found: Reviewed | None) -> str:
     if found is None or found.error is not None:
         return ""
     if not found.files:
-        return "The run makes this folder; each stage's files arrive there when it is done."
+        return "Made by the run; the files of a stage arrive when it is done."
     size = describe.megabytes(sum(file.size for file in found.files))
     return (
         f"Holds an export made here, {len(found.files)} files of {size}: stages that nothing changed for are "
@@ -91,24 +91,6 @@ def machine_rows(sizes: Estimate | None, here: Machine | None) -> list[describe.
     ]
 
 
-def plan_rows(plan: ExportPlan) -> list[describe.Row]:
-    """Every decision; those that are rarely made only where they were."""
-    rows = [row for row in describe.decisions(plan) if row[0] != "output"]
-    usual = ExportPlan(source="", quantization="")
-    for label, field in (
-        ("revision", "revision"),
-        ("type", "model_type"),
-        ("template", "conv_template"),
-        ("batch", "max_batch_size"),
-        ("shards", "tensor_parallel_shards"),
-        ("overrides", "overrides"),
-        ("backend", "backend"),
-    ):
-        if (value := getattr(plan, field)) != getattr(usual, field):
-            rows.append((label, str(value)))
-    return rows
-
-
 class ReviewScreen(AdvisedStep):
     """Review."""
 
@@ -123,12 +105,15 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
 
 **Advice** never blocks. `u` takes the first better choice, tab goes to the others.
 
-`o` goes to the output folder, `enter` or `ctrl+r` runs.
+`o` goes to the output folder, `r` or `ctrl+r` runs.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+r,enter,ctrl+n", "next", "Run", key_display="^r", id="run", tooltip="Run this export"),
+        Binding("ctrl+r,r,ctrl+n", "next", "Run", key_display="^r", id="run", tooltip="Run this export"),
+        Binding("ctrl+s", "save", "Save preset", id="save", tooltip="Keep these choices as a preset"),
         Binding("c", "copy", "Copy", id="copy", tooltip="Copy the commands"),
-        Binding("o", "output", "Output", id="output", tooltip="Choose the output folder"),
+        Binding("down,j", "scroll_body(1)", "Down", show=False),
+        Binding("up,k", "scroll_body(-1)", "Up", show=False),
+        Binding("o", "output", "Folder", id="output", tooltip="Choose the output folder"),
     ]
 
     def __init__(self) -> None:
@@ -141,15 +126,16 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
         with VerticalGroup(classes="box", id="output"):
             yield Input(id="folder", compact=True)
             yield Static(id="output-told", markup=False)
-        yield Static(id="plan", classes="box")
-        yield Static(id="machine", classes="box")
+        with HorizontalGroup(id="plan"):
+            yield Rows("Plan", id="decisions")
+            yield Rows("Estimate", id="estimates")
+        yield Rows("This machine", id="machine")
         yield AdviceBox()
         yield Static(id="commands", classes="box", markup=False)
 
     def on_enter(self) -> None:
         """Show the draft and ask about it."""
-        for name, title in (("output", "Output folder"), ("plan", "Plan"), ("machine", "This machine")):
-            self.query_one(f"#{name}").border_title = title
+        self.query_one("#output").border_title = "Output folder"
         commands = self.query_one("#commands")
         commands.border_title, commands.border_subtitle = "The same in a shell", "c  copy"
         commands.can_focus = True  # to scroll to
@@ -187,10 +173,12 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
 
     def draw(self) -> None:
         """Show what is known, and ask for what is not."""
-        if self._current is None:
-            if self._asking is not None:
-                self._asking.stop()
-            self._asking = self.set_timer(_PAUSE if self._found else 0.001, lambda: self._ask(self.draft.plan()))
+        if self._asking is not None:
+            self._asking.stop()
+        if self._current is None and self._found is None:
+            self._ask(self.draft.plan())
+        elif self._current is None:
+            self._asking = self.set_timer(_PAUSE, lambda: self._ask(self.draft.plan()))
         self._show()
 
     def _show(self) -> None:
@@ -206,14 +194,14 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
         told.set_classes("error" if error else "muted")
         filled = with_defaults(plan, facts.max_context if facts else None)
         sizes = estimate(facts, filled) if facts else None
-        self._rows("#plan", plan_rows(filled) + (describe.estimates(sizes) if sizes else []))
+        known = describe.estimates(sizes) if sizes else [("", "known once the model has been read")]
+        self.query_one("#decisions", Rows).show(
+            [row for row in describe.decisions(filled) if row[0] != "output"]
+        )
+        self.query_one("#estimates", Rows).show(known)
         reason = [("backend", found.reason)] if found and found.reason else []
-        self._rows("#machine", machine_rows(sizes, found.machine if found else None) + reason)
+        self.query_one("#machine", Rows).show(machine_rows(sizes, found.machine if found else None) + reason)
         self.query_one("#commands", Static).update(self._commands(found))
-
-    def _rows(self, selector: str, rows: Sequence[describe.Row]) -> None:
-        panel = self.query_one(selector, Static)
-        panel.update(Content("\n").join(columns(list(rows), panel.scrollable_content_region.width)))
 
     def _commands(self, found: Reviewed | None) -> Content:
         if found is None or found.error is not None:
@@ -224,11 +212,6 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
             told = f"{UNKNOWN_SNAPSHOT} stands for the folder that the first command tells."
             lines.append(Content.styled(told, "$foreground-muted"))
         return Content("\n").join(lines)
-
-    def on_resize(self) -> None:
-        """What is long breaks elsewhere."""
-        if self.is_mounted:
-            self._show()
 
     @work(thread=True, exclusive=True, exit_on_error=False, group="review")
     def _ask(self, plan: ExportPlan) -> None:
@@ -251,9 +234,17 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
     def _submitted(self) -> None:
         self.set_focus(None)
 
+    def action_scroll_body(self, lines: int) -> None:
+        """Scroll, as nothing in particular has the focus here."""
+        self.query_one("#body").scroll_relative(y=2 * lines, animate=False)
+
     def action_output(self) -> None:
         """Choose another output folder."""
         self.query_one("#folder").focus()
+
+    def action_save(self) -> None:
+        """Keep the choices as a preset."""
+        save.offer(self, self.draft.plan(), self.draft.preset)
 
     def action_copy(self) -> None:
         """Copy the commands."""

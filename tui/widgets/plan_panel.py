@@ -9,21 +9,9 @@ from engine.advice import advise
 from engine.estimate import estimate
 from engine.plan import with_defaults
 from tui import symbols
-from tui.describe import Row, broken, decisions, estimates
+from tui.describe import decisions, estimates
 from tui.draft import Draft
-
-_LABEL = 10
-
-
-def columns(rows: list[Row], width: int) -> list[Content]:
-    """Rows as lines of at most `width` columns, what is longer continued below itself."""
-    lines = []
-    room = max(width - _LABEL, 8)
-    for label, value in rows:
-        for number, part in enumerate(broken(value, room)):
-            head = label if number == 0 else ""
-            lines.append(Content.assemble((f"{head:{_LABEL}}", "$foreground-muted"), part))
-    return lines
+from tui.widgets.rows import columns
 
 
 class PlanPanel(Static):
