@@ -32,8 +32,10 @@ def wizard_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     work = tmp_path / "work"
     work.mkdir()
+    (tmp_path / "presets").mkdir()
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.chdir(work)
-    monkeypatch.setattr(preset, "user_folder", lambda: tmp_path / "presets")
+    monkeypatch.setattr(preset, "user_folder", lambda: Path("..") / "presets")
     same = machine.Machine(ram_total=16 * 10**9, ram_available=8 * 10**9, disk_free=84 * 10**9)
     monkeypatch.setattr(machine, "inspect", lambda _output: same)
     return work

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -11,6 +12,8 @@ from tui.draft import Draft
 
 SIZES = ((80, 24), (110, 32))
 """Of every snapshot: the smallest terminal that shows all, and a comfortable one."""
+
+at_every_size = pytest.mark.parametrize("size", SIZES, ids=[f"{w}x{h}" for w, h in SIZES])
 
 Prepare = Callable[[Pilot[Any]], Awaitable[None]]
 
@@ -45,3 +48,9 @@ def snap(
         await pilot.pause()
 
     return snap_compare(app, terminal_size=size, run_before=run_before)
+
+
+def screen_text(app: WizardApp) -> str:
+    """What is on the screen, line by line, as text."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip) for strip in strips)

@@ -1,7 +1,8 @@
 """The application: one draft, the way through the steps, and what is at hand everywhere."""
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import ClassVar
 
 from textual import work
@@ -14,7 +15,7 @@ from engine.errors import WizardError
 from engine.model import facts as model_facts
 from engine.model import nearby
 from engine.model import source as model_source
-from tui import symbols
+from tui import steps, symbols
 from tui.draft import Draft
 from tui.messages import FactsFailed, FactsRead
 from tui.screens.step import StepScreen
@@ -139,14 +140,33 @@ class WizardApp(App[int], inherit_bindings=False):
 
     async def action_quit(self) -> None:
         """Leave, once the step on the screen agrees."""
+        self._leave(lambda: self.exit(0))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """What the command palette offers."""
+        if isinstance(screen, StepScreen):
+            for step in steps.STEPS:
+                if step.name != screen.STEP and screen.can_jump(step.name):
+                    yield SystemCommand(
+                        f"Go to {step.title}", "Nothing is lost", partial(screen.action_jump, step.name)
+                    )
+            yield SystemCommand("New export", "Begin again with nothing chosen", self.action_new)
+            yield SystemCommand("Start", "Presets and unfinished runs", self.action_start)
+        yield SystemCommand("Help", "What this screen is about, and its keys", self.action_help)
+        yield SystemCommand("Theme", "Other colours", self.action_change_theme)
+        yield SystemCommand("Quit", "Leave mlc-wizard", self.action_quit)
+
+    def action_new(self) -> None:
+        """A new export, once the step on the screen agrees."""
+        self._leave(lambda: self.begin(Draft()))
+
+    def action_start(self) -> None:
+        """Back to the start, once the step on the screen agrees."""
+        self._leave(lambda: self.go("start"))
+
+    def _leave(self, go: Callable[[], None]) -> None:
         screen = self.screen
         if isinstance(screen, StepScreen):
-            screen.leaving(lambda: self.exit(0))
+            screen.leaving(go)
         else:
-            self.exit(0)
-
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:  # noqa: ARG002
-        """What the command palette offers."""
-        yield SystemCommand("Help", "What this step is about, and its keys", self.action_help)
-        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
-        yield SystemCommand("Quit", "Leave mlc-wizard", self.action_quit)
+            go()

@@ -16,7 +16,10 @@ def rows(facts: ModelFacts) -> list[Row]:
             heads += f", {spec.num_key_value_heads} for keys and values"
         found.append(("layers", f"{len(spec.layers)} of width {spec.hidden_size:,}, {heads}"))
         found.append(
-            ("vocabulary", f"{spec.vocab_size:,}{', head tied' if spec.tie_word_embeddings else ''}")
+            (
+                "vocabulary",
+                f"{spec.vocab_size:,}{', embedding and head in one' if spec.tie_word_embeddings else ''}",
+            )
         )
     found.append(("context", f"{facts.max_context:,} tokens at most" if facts.max_context else "not said"))
     if facts.window:

@@ -34,7 +34,7 @@ def hub_cache() -> Path:
 
 
 def cached_snapshot(repo_id: str, revision: str = "") -> Path | None:
-    """The folder of a Hub model in the cache, if it has a config and weights; `revision` is "main" if empty."""
+    """The folder of a Hub model in the cache, if it has config and weights; no `revision` means "main"."""
     repository = hub_cache() / f"models--{repo_id.replace('/', '--')}"
     name = revision or "main"
     try:
@@ -47,7 +47,7 @@ def cached_snapshot(repo_id: str, revision: str = "") -> Path | None:
 
 def models(folder: Path) -> Iterator[Nearby]:
     """The demo, the models in `folder` and one level below, and those in the Hub client's cache."""
-    yield Nearby(source=BUILTIN_DEMO, place="inside mlc-wizard, downloads nothing")
+    yield Nearby(source=BUILTIN_DEMO, place="built in, no download")
     for place in (folder, *_folders(folder)):
         if _is_model(place):
             name = "." if place == folder else f".{os.sep}{place.name}"

@@ -75,9 +75,6 @@ def _keys_of(screen: Screen[object]) -> Content:
         keys.append(screen.app.get_key_display(binding))
     lines = []
     for keys, told in seen.values():
-        lines.append(
-            Content.assemble(
-                (f"{', '.join(dict.fromkeys(keys)):<14} ", "bold $primary"), (told, "$foreground")
-            )
-        )
+        shown = ", ".join(dict.fromkeys(keys))
+        lines.append(Content.assemble((f"{shown:<14} ", "bold $primary"), (told, "$foreground")))
     return Content("\n").join(lines)

@@ -1,5 +1,6 @@
 """The step Model: which model, and what it is."""
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,9 +27,9 @@ _PAUSE = 0.3
 """Seconds without a key before what was typed is looked at."""
 _TYPED = "model.typed"
 _OPTIONS = (
-    ("revision", "revision", "newest", "a commit, branch or tag of the Hub"),
-    ("conv_template", "template", "auto", "auto: derived from the model's own; none; or a name"),
-    ("model_type", "model type", "auto", "auto: as config.json says"),
+    ("revision", "revision", "newest", "commit, branch or tag"),
+    ("conv_template", "template", "auto", "auto, none, or a name"),
+    ("model_type", "model type", "auto", "auto, or a name"),
 )
 
 
@@ -36,7 +37,7 @@ class NearbyList(OptionList):
     """Models that are here already."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "select", "Take it", tooltip="Take the highlighted model"),
+        Binding("enter", "select", "Take it", key_display="enter", tooltip="Take the highlighted model"),
         Binding("j", "cursor_down", "Down", show=False),
         Binding("k", "cursor_up", "Up", show=False),
     ]
@@ -201,7 +202,7 @@ from the model's own chat template. *model type* overrides what config.json says
             error = draft.facts.unsupported
         text, kind = self._state(error)
         state.update(text)
-        state.set_class(kind == "error", "error")
+        state.set_class(kind == "error", "broken")
         state.set_class(kind != "error", "muted")
         state.display = bool(text)
         facts = self.query_one("#facts", Static)
@@ -216,21 +217,22 @@ from the model's own chat template. *model type* overrides what config.json says
                 )
             )
 
-    def _state(self, error: WizardError | None) -> tuple[str, str]:
+    def _state(self, error: WizardError | None) -> tuple[str | Content, str]:
         draft = self.draft
         if error is not None:
-            return f"{symbols.FAILED} {error}", "error"
+            told = "".join(f"\n{part}" for part in (error.why, error.remedy) if part)
+            return Content.assemble((f"{symbols.FAILED} {error.what}", "$text-error"), told), "error"
         if not draft.is_source_given:
             return "", "muted"
         if draft.reading:
             return f"{symbols.RUNNING} reading{symbols.ELLIPSIS}", "muted"
         source = draft.plan().source
         if draft.facts is not None:
-            place = "the demo model" if source == BUILTIN_DEMO else str(draft.facts.folder)
+            place = "the demo model" if source == BUILTIN_DEMO else _shown(draft.facts.folder)
             return f"{symbols.DONE} {place}", "muted"
         return (
-            f"{symbols.DONE} A model of the Hub, fetched when the export runs. What it is, and so every size, "
-            "is known from then on.",
+            f"{symbols.DONE} A model of the Hub, fetched when the export runs. What it is, and so every "
+            "size, is known from then on.",
             "muted",
         )
 
@@ -262,6 +264,12 @@ from the model's own chat template. *model type* overrides what config.json says
             self._going_on = True
             return
         super().action_next()
+
+
+def _shown(folder: Path) -> str:
+    """A folder, short where it lies in the current one."""
+    here = Path.cwd()
+    return f".{os.sep}{folder.relative_to(here)}" if here in folder.parents else str(folder)
 
 
 def _option(model: Nearby) -> Option:

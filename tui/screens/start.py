@@ -34,7 +34,7 @@ class StartList(OptionList):
     """The list of beginnings, with the keys that a list is expected to have."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "select", "Open", tooltip="Open what is highlighted"),
+        Binding("enter", "select", "Open", key_display="enter", tooltip="Open what is highlighted"),
         Binding("j", "cursor_down", "Down", show=False),
         Binding("k", "cursor_up", "Up", show=False),
     ]
@@ -58,9 +58,7 @@ are not done again.
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New", tooltip="A new export"),
         Binding("r", "run", "Run now", tooltip="Run what is highlighted, as it is"),
-        Binding(
-            "slash", "filter", "Filter", key_display="/", tooltip="Show only names that contain some text"
-        ),
+        Binding("slash", "filter", "Filter", key_display="/", tooltip="Show names that contain some text"),
         Binding("delete", "remove", "Remove", show=False, tooltip="Remove a preset of yours"),
         Binding("escape", "unfilter", "All", show=False),
     ]
@@ -142,7 +140,7 @@ are not done again.
         if runs:
             found += [_space(), _heading("unfinished, in this folder")]
             for key, run in runs:
-                told = f"{describe.digest(run.plan)}   {len(run.finished)} stages finished"
+                told = f"{describe.digest(run.plan)}   {len(run.finished)} stages done"
                 found.append(_row(key, f"Continue {run.plan.output}", told, width=30))
         for origin, title in (("user", "yours"), ("shipped", "shipped")):
             rows = [
@@ -189,11 +187,12 @@ are not done again.
             entry, plan = self._presets[key]
             if plan is None:
                 return f"{symbols.FAILED} {entry.name}", entry.error, True
-            return entry.name, f"{entry.description or 'No description.'}\n{entry.path}", False
+            place = entry.path if entry.origin == "user" else "comes with mlc-wizard"
+            return entry.name, f"{entry.description or 'No description.'}\n{place}", False
         if key in self._unfinished:
             run = self._unfinished[key]
             done = ", ".join(run.finished) or "none"
-            return "Continue", f"Finished stages: {done}. They are not done again.\n{run.output}", False
+            return "Continue", f"Finished stages: {done}. They are not done again.\n{run.plan.output}", False
         return (
             "New export",
             "A folder with a model, or its id on the Hugging Face Hub, is all that is needed.\n"

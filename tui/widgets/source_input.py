@@ -55,9 +55,7 @@ class SourceInput(Input):
     """An input whose tab takes the completion, and goes on where there is none."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "tab", "complete", "Complete", show=False, tooltip="Take the completion, else the next field"
-        ),
+        Binding("tab", "complete", "Complete", show=False, tooltip="Take the completion, or go on"),
         Binding("down", "screen.focus_next", "Next field", show=False),
     ]
 

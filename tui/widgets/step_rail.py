@@ -1,5 +1,6 @@
 """The steps in one line: which are done, which is open, which wait."""
 
+from textual import events
 from textual.content import Content
 from textual.style import Style
 from textual.widgets import Static
@@ -24,6 +25,11 @@ class StepRail(Static):
         """A narrow line holds fewer words."""
         self.refresh_steps()
 
+    async def on_click(self, event: events.Click) -> None:
+        """Go to the step that was clicked, where it may be gone to."""
+        if name := event.style.meta.get("step"):
+            await self.run_action(f"screen.jump({str(name)!r})")
+
     def refresh_steps(self) -> None:
         """Draw the state of the draft."""
         number = steps.NAMES.index(self._current) + 1
@@ -34,9 +40,9 @@ class StepRail(Static):
             return
         parts: list[Content] = []
         for step in steps.STEPS:
-            click = Style.from_meta({"@click": f"screen.jump('{step.name}')"})
             style = "bold $primary" if step.name == self._current else self._style(step.name)
-            parts.append(Content.styled(f"{self._mark(step.name)} {step.title}", style).stylize(click))
+            text = Content.styled(f"{self._mark(step.name)} {step.title}", style)
+            parts.append(text.stylize(Style.from_meta({"step": step.name})))
         self.update(Content("   ").join(parts))
 
     def _mark(self, name: str) -> str:
