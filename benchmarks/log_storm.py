@@ -1,4 +1,4 @@
-"""A stage prints a burst of lines: how long does the screen of the run not answer at worst?
+"""How long the screen of a run does not answer at worst while a stage prints a burst of lines.
 
 `python -m benchmarks.log_storm [--lines N] [--runs N]`. A real child of the real runner writes the lines
 as fast as it can; the screen is drawn into a terminal that nobody sees. A stall is how much later than
@@ -49,7 +49,7 @@ class Storm:
     def check(self, plan: ExportPlan, facts: ModelFacts | None) -> None:
         """Everything is possible."""
 
-    def commands(self, plan: ExportPlan, folders: Folders) -> tuple[StageCommand, ...]:
+    def commands(self, plan: ExportPlan, folders: Folders) -> tuple[StageCommand, ...]:  # noqa: ARG002
         """One stage."""
         folder = str(folders.building("convert_weight"))
         argv = (sys.executable, "-P", "-c", STORM, str(self.count), folder)

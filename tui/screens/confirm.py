@@ -62,6 +62,7 @@ class ConfirmModal(ModalScreen[bool]):
                 yield Button(f"n  {no}", id="no", compact=True)
 
     def on_mount(self) -> None:
+        """No is what enter means."""
         self.query_one("#no", Button).focus()
 
     @on(Button.Pressed)
@@ -75,7 +76,7 @@ class ConfirmModal(ModalScreen[bool]):
         if event.widget is self:
             self.action_answer(False)
 
-    def action_answer(self, answer: bool) -> None:  # noqa: FBT001  Textual's actions
+    def action_answer(self, answer: bool) -> None:
         """Say so."""
         if self.is_current:
             self.dismiss(answer)

@@ -125,7 +125,9 @@ machine that can run the target it has also generated tokens, and they were the 
         if self.draft.preset:
             commands.append(("make it again", ["mlc-wizard", "--preset", self.draft.preset]))
         options = [
-            Option(Content.assemble((f"{told}: ", "$foreground-muted"), shell_line(argv)), id=shell_line(argv))
+            Option(
+                Content.assemble((f"{told}: ", "$foreground-muted"), shell_line(argv)), id=shell_line(argv)
+            )
             for told, argv in commands
         ]
         chosen = self.query_one("#commands", OptionList)

@@ -155,7 +155,7 @@ A bar without a length belongs to work whose end cannot be known.
                     self.post_message(EngineEvent(event))
         except WizardError as error:
             self.post_message(RunRefused(error))
-        except Exception as error:  # noqa: BLE001  the screen must not wait for ever
+        except Exception as error:  # the screen must not wait for ever
             self.post_message(RunRefused(_fault(error)))
         else:
             if last is not None:
@@ -268,7 +268,7 @@ A bar without a length belongs to work whose end cannot be known.
         else:
             self._ask(
                 "Stop the run and leave?",
-                "The run ends with this screen. Finished stages are kept, and the next run goes on from there.",
+                "The run ends with this screen. Finished stages are kept; the next run goes on from there.",
                 "Stop and leave",
                 lambda: self._stop_and(go),
             )

@@ -84,6 +84,7 @@ A preset is a small text file with every choice of this export. It goes to your 
                 yield Button("Cancel", id="cancel", compact=True)
 
     def on_mount(self) -> None:
+        """The name is to be typed over."""
         name = self.query_one("#name", Input)
         name.focus()
         name.select_all()
@@ -137,9 +138,7 @@ A preset is a small text file with every choice of this export. It goes to your 
                 self._write(path)
 
         self.app.push_screen(
-            ConfirmModal(
-                "Replace the preset?", f"{path} is there already.", yes="Replace it", no="Keep it"
-            ),
+            ConfirmModal("Replace the preset?", f"{path} is there already.", yes="Replace it", no="Keep it"),
             answered,
         )
 
@@ -188,7 +187,9 @@ def replayable(plan: ExportPlan, facts: ModelFacts | None) -> ExportPlan:
     return with_defaults(plan, facts.max_context) if facts else plan
 
 
-def offer(screen: Screen[Any], plan: ExportPlan, name: str = "", saved: Callable[[Path], None] | None = None) -> None:
+def offer(
+    screen: Screen[Any], plan: ExportPlan, name: str = "", saved: Callable[[Path], None] | None = None
+) -> None:
     """Ask on `screen` for a name, save `plan`, and say where; `saved` gets the file."""
 
     def done(path: Path | None) -> None:

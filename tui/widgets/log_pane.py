@@ -71,6 +71,7 @@ class LogPane(Vertical):
             yield Static("", id="found", markup=False)
 
     def on_mount(self) -> None:
+        """Say whether the end is followed."""
         self._tell()
 
     @property

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -53,7 +53,7 @@ class LogView(ScrollView, can_focus=True):
     """
 
     ALLOW_SELECT = True
-    COMPONENT_CLASSES = {
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
         "log-view--clock",
         "log-view--command",
         "log-view--warning",
@@ -113,6 +113,7 @@ class LogView(ScrollView, can_focus=True):
         self._width = 0
 
     def on_mount(self) -> None:
+        """Lines may be there already, from a visit before."""
         self._timer = self.set_interval(TICK_SECONDS, self._tick, pause=True)
         self._width = max(map(cell_len, self.lines), default=0)
         self.call_after_refresh(self._grow)
@@ -348,7 +349,7 @@ class LogView(ScrollView, can_focus=True):
         """The text that the mouse has selected."""
         return selection.extract("\n".join(self.lines)), "\n"
 
-    def selection_updated(self, selection: Selection | None) -> None:
+    def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002
         """Draw the selection."""
         self.refresh()
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from textual.content import Content
+from textual.geometry import Size
 from textual.reactive import var
 from textual.timer import Timer
 from textual.widget import Widget
@@ -66,6 +67,7 @@ class StageList(Widget):
         self._height = 0
 
     def on_mount(self) -> None:
+        """Time goes on only while the run does."""
         self._timer = self.set_interval(TICK_SECONDS, self._tick, pause=True)
         self.refresh_state()
 
@@ -88,7 +90,7 @@ class StageList(Widget):
         told = clock_of(state.elapsed(self._clock())) if state.stages else ""
         self.border_subtitle = word.get(state.phase, "") + told
 
-    def get_content_height(self, container: object, viewport: object, width: int) -> int:
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
         """A row a stage, and one for the details: the height stays while the run goes on."""
         return max(len(self._state.stages), 1) + 1
 
@@ -115,7 +117,7 @@ class StageList(Widget):
         clock = clock_of(elapsed) if elapsed is not None and stage.state != "skipped" else ""
         told = _told(stage)
         room = width - 2 - _LABEL - 2 - 2 - _TOLD - 1 - _CLOCK
-        parts = [
+        parts: list[str | tuple[str, str]] = [
             (mark, colour),
             " ",
             (f"{stage.label:<{_LABEL}}", "bold" if stage.state == "running" else ""),
