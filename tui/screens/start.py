@@ -16,14 +16,13 @@ from engine import preset
 from engine.errors import WizardError
 from engine.plan import ExportPlan
 from engine.preset import PresetEntry
-from engine.run import resume
-from engine.run.resume import Unfinished
 from tui import describe, symbols
 from tui.draft import Draft
 from tui.messages import StartRead
 from tui.screens.confirm import ConfirmModal
 
 if TYPE_CHECKING:
+    from engine.run.resume import Unfinished
     from tui.app import WizardApp
 
 _NEW = "new"
@@ -105,6 +104,8 @@ are not done again.
     @work(thread=True, exclusive=True, group="start")
     def gather(self) -> None:
         """Read presets and look for unfinished runs."""
+        from engine.run import resume  # it takes longer than all of this screen
+
         presets = []
         for entry in preset.list_presets():
             try:
