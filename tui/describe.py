@@ -25,15 +25,15 @@ _FIELD_NAMES = {
 
 
 def megabytes(size: int) -> str:
-    """Bytes of files, in MB of a million, as disks and downloads are told."""
-    if size >= 10**10:
+    """Bytes of files, in MB of a million or GB of a thousand of them, as disks are told."""
+    if size >= 10**9:
         return f"{size / 1e9:,.1f} GB"
     return f"{size / 1e6:,.0f} MB" if size >= 10**7 else f"{size / 1e6:,.1f} MB"
 
 
 def mebibytes(size: int) -> str:
     """Bytes of memory, in MiB or GiB."""
-    if size >= 10 * 1024 * MIB:
+    if size >= 1024 * MIB:
         return f"{size / (1024 * MIB):,.1f} GiB"
     return f"{size / MIB:,.0f} MiB" if size >= 10 * MIB else f"{size / MIB:,.1f} MiB"
 
@@ -145,17 +145,26 @@ def told(error: WizardError) -> str:
     return " ".join(part for part in (error.what, error.why) if part)
 
 
+def for_screen(error: WizardError) -> str:
+    """All of `error`, its remedy as a person at the screen can follow it."""
+    remedy = error.remedy
+    if "--no-compile" in remedy:
+        remedy = "In the step Target, choose weights only or another target."
+    remedy = re.sub(r" with --output( or output\.directory)?", "", remedy)
+    return "\n".join(part for part in (error.what, error.why, remedy) if part)
+
+
 def quantization_detail(choice: QuantizationChoice) -> str:
-    """What the figures of one quantization come to, or why it cannot be had."""
-    if choice.refused is not None:
-        return told(choice.refused)
+    """What the figures of one quantization come to; nothing for one that cannot be had."""
     sizes = choice.sizes
+    if choice.refused is not None:
+        return ""
     if sizes is None:
         return "Sizes are known once the model has been read."
     shards = "1 shard" if sizes.shards == 1 else f"{sizes.shards} shards"
     wide = ", stored as bfloat16" if sizes.disk_bytes < sizes.weight_bytes else ""
     return (
-        f"{choice.quantization.name}: {sizes.disk_bytes:,} bytes to download in {shards}{wide}; "
+        f"{choice.quantization.name}: {sizes.disk_bytes:,} bytes in {shards}{wide}, "
         f"{mebibytes(sizes.weight_bytes)} in memory."
     )
 

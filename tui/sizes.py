@@ -51,8 +51,7 @@ def read(texts: Mapping[str, str], plan: ExportPlan, facts: ModelFacts | None) -
         try:
             resolve(chosen, facts.max_context if facts else None)
         except UsageError as error:
-            where = PREFILL if PREFILL in error.what else CONTEXT
-            problems[where] = error.remedy
+            problems |= _misfit(chosen, facts, error)
     rolling = texts.get(WINDOW, "").strip()
     if rolling not in ("", "-1") and WINDOW not in problems:
         problems[WINDOW] = (
@@ -154,3 +153,11 @@ def costs(plan: ExportPlan, facts: ModelFacts | None) -> list[tuple[str, str, st
 
 def _one_page(plan: ExportPlan) -> ExportPlan:
     return replace(plan, context_window_size=_PAGE, sliding_window_size=-1, max_batch_size=1)
+
+
+def _misfit(plan: ExportPlan, facts: ModelFacts | None, error: UsageError) -> dict[str, str]:
+    """`error` of `resolve`, at the field to change."""
+    if PREFILL not in error.what:
+        return {CONTEXT: "The model needs some context: give a number of tokens, or leave this empty."}
+    limit = with_defaults(plan, facts.max_context if facts else None).context_window_size
+    return {PREFILL: f"A chunk cannot be longer than the context: 1 to {limit:,}."}

@@ -22,7 +22,7 @@ class AdvisedStep(StepScreen):
 
     def on_enter(self) -> None:
         """Show the draft."""
-        self.draft_changed()
+        self.call_next(self._draw)
 
     def draft_changed(self) -> None:
         """Draw again, once all that is going on now is done."""

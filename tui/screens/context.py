@@ -5,6 +5,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Input, Static
 
+from engine.advice import Advice
 from tui import sizes
 from tui.screens.advised import AdvisedStep
 from tui.widgets.advice_box import AdviceBox
@@ -86,6 +87,10 @@ An empty field takes the default, shown in grey. Up and down step through common
     def why_incomplete(self) -> str:
         """The first problem."""
         return next((f"{TITLES[field]}: {text}" for field, text in self._read().problems.items()), "")
+
+    def advice(self) -> list[Advice]:
+        """None about sizes that are not those on the screen."""
+        return [] if self._read().problems else super().advice()
 
     def draw(self) -> None:
         """Show sizes, limits, problems and costs."""

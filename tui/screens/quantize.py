@@ -10,7 +10,7 @@ from tui.screens.advised import AdvisedStep
 from tui.widgets.advice_box import AdviceBox
 from tui.widgets.choice_list import Choice, ChoiceList
 
-HEADING = ("bits per weight", "bytes to download", "bytes in memory")
+HEADING = ("bits/weight", "download bytes", "memory bytes")
 
 
 def rows(choices: tuple[QuantizationChoice, ...]) -> list[Choice]:
@@ -53,7 +53,7 @@ Arrows move and choose, enter goes on, `u` takes the better choice where one is 
     def compose_body(self) -> ComposeResult:
         """The list, what there is to say about the row under the cursor, and advice."""
         yield ChoiceList(heading=HEADING, id="quantizations")
-        yield Static(id="detail", classes="detail", markup=False)
+        yield Static(id="sizes", classes="detail", markup=False)
         yield AdviceBox()
 
     def on_enter(self) -> None:
@@ -90,9 +90,7 @@ Arrows move and choose, enter goes on, `u` takes the better choice where one is 
 
     def _tell(self, name: str) -> None:
         choice = next((c for c in self._choices() if c.quantization.name == name), None)
-        detail = self.query_one("#detail", Static)
-        detail.update(describe.quantization_detail(choice) if choice else "")
-        detail.set_class(choice is not None and choice.refused is not None, "error")
+        self.query_one("#sizes", Static).update(describe.quantization_detail(choice) if choice else "")
 
     @on(ChoiceList.Looked)
     def _look(self, message: ChoiceList.Looked) -> None:

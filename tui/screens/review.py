@@ -123,9 +123,10 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
 
     def compose_body(self) -> ComposeResult:
         """Output, plan and machine, advice, commands."""
+        yield Static(id="refused", classes="box error", markup=False)
         with VerticalGroup(classes="box", id="output"):
             yield Input(id="folder", compact=True)
-            yield Static(id="output-told", markup=False)
+            yield Static(id="output-told", classes="muted", markup=False)
         with HorizontalGroup(id="plan"):
             yield Rows("Plan", id="decisions")
             yield Rows("Estimate", id="estimates")
@@ -136,6 +137,8 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
     def on_enter(self) -> None:
         """Show the draft and ask about it."""
         self.query_one("#output").border_title = "Output folder"
+        self.query_one("#refused").border_title = f"{symbols.FAILED} This cannot be run"
+        self.query_one("#refused").display = False
         commands = self.query_one("#commands")
         commands.border_title, commands.border_subtitle = "The same in a shell", "c  copy"
         commands.can_focus = True  # to scroll to
@@ -155,16 +158,18 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
     @property
     def complete(self) -> bool:
         """The run can begin."""
-        return self._current is not None and not self.why_incomplete()
+        return not self.why_incomplete()
 
     def why_incomplete(self) -> str:
         """What stands in the way."""
-        if problems := self.draft.problems():
-            return str(problems[0])
-        found = self._current
-        if found is None:
-            return "The plan is still being looked at."
-        return str(found.error) if found.error else ""
+        if error := self._against():
+            return describe.for_screen(error)
+        return "" if self._current else "The plan is still being looked at."
+
+    def _against(self) -> WizardError | None:
+        """What is known to stand against a run."""
+        found, problems = self._current, self.draft.problems()
+        return problems[0] if problems else found.error if found else None
 
     def advice(self) -> list[Advice]:
         """All of it, with what this machine has."""
@@ -188,10 +193,11 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
         if not folder.has_focus:
             with folder.prevent(Input.Changed):
                 folder.value = str(plan.output)
-        told = self.query_one("#output-told", Static)
-        error = found.error if found else None
-        told.update(str(error) if error else output_told(found))
-        told.set_classes("error" if error else "muted")
+        self.query_one("#output-told", Static).update(output_told(found))
+        refused = self.query_one("#refused", Static)
+        against = self._against()
+        refused.display = against is not None
+        refused.update(describe.for_screen(against) if against else "")
         filled = with_defaults(plan, facts.max_context if facts else None)
         sizes = estimate(facts, filled) if facts else None
         known = describe.estimates(sizes) if sizes else [("", "known once the model has been read")]

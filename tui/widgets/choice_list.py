@@ -164,7 +164,7 @@ class ChoiceList(OptionList):
             return
         lay = layout(self._choices, self._heading, width, beside=self._beside)
         rows = {c.name: row(c, lay, chosen=c.name == self._chosen) for c in self._choices}
-        if self._heading:
+        if self._heading and lay.figures:
             rows = {_HEADING: headline(self._heading, lay), **rows}
         if [option.id for option in self.options] != list(rows):
             self.set_options(Option(text, id=name, disabled=name == _HEADING) for name, text in rows.items())

@@ -11,6 +11,7 @@ from textual.containers import HorizontalGroup, VerticalGroup
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
+from textual.widgets.input import Selection
 
 from tui.sizes import step_from
 
@@ -96,7 +97,8 @@ class SizeField(VerticalGroup):
         if field.value != text:
             with field.prevent(Input.Changed):
                 field.value = text
-                field.cursor_position = len(text)
+                # As when it gets the focus: what is typed next replaces it.
+                field.selection = Selection(0, len(text)) if field.has_focus else Selection.cursor(len(text))
 
     def show(self, *, default: int, steps: Sequence[int], limits: str, problem: str) -> None:
         """Draw what an empty field comes to, the sizes worth trying, and limits or problem."""
