@@ -21,9 +21,9 @@ class FindInput(Input):
     """What to look for; enter and the arrows go from match to match."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down", "step(1)", "Next match", show=False),
-        Binding("up", "step(-1)", "Previous match", show=False),
-        Binding("escape", "close", "Close search", show=False),
+        Binding("down", "step(1)", "Next match"),
+        Binding("up", "step(-1)", "Previous match"),
+        Binding("escape", "close", "Close"),
     ]
 
     def action_step(self, by: int) -> None:

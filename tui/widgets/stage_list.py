@@ -76,8 +76,9 @@ class StageList(Widget):
         if self._timer is not None:
             (self._timer.resume if self._state.active else self._timer.pause)()
         self._show_elapsed()
-        self.refresh(layout=self._height != len(self._state.stages))
-        self._height = len(self._state.stages)
+        rows = len(self._state.stages) + self._state.active
+        self.refresh(layout=self._height != rows)
+        self._height = rows
 
     def _tick(self) -> None:
         self.beat += 1
@@ -92,7 +93,7 @@ class StageList(Widget):
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
         """A row a stage, and one for the details: the height stays while the run goes on."""
-        return max(len(self._state.stages), 1) + 1
+        return max(len(self._state.stages), 1) + self._state.active
 
     def render(self) -> Content:
         """The rows."""
