@@ -101,6 +101,8 @@ def test_what_empty_fields_come_to(
 def test_steps_end_at_the_limit() -> None:
     assert sizes.steps(CONTEXT, plan(), SMOL) == (512, 1024, 2048, 4096, 8192)
     assert sizes.steps(CONTEXT, plan(), replace(SMOL, max_context=3000)) == (512, 1024, 2048, 3000)
+    assert sizes.steps(CONTEXT, plan(), LLAMA_1B) == (1024, 2048, 4096, 8192, 16384, 32768, 131072)
+    assert len("  ".join(f"{size:,}" for size in sizes.steps(CONTEXT, plan(), LLAMA_1B))) <= 56
     assert sizes.steps(PREFILL, plan(context_window_size=300), SMOL) == (64, 128, 256)
     assert sizes.steps(PREFILL, plan(context_window_size=10), SMOL) == (10,)
 

@@ -16,7 +16,8 @@ CONTEXT, PREFILL, WINDOW = "context_window_size", "prefill_chunk_size", "sliding
 FIELDS = (CONTEXT, PREFILL, WINDOW)
 
 _KEYS = {key.field: key for key in KEYS if key.field in FIELDS}
-_CONTEXT_STEPS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+_CONTEXT_STEPS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+_MOST_STEPS = 7  # fit beside a field in 80 columns
 _PAGE = 16  # tokens, as the KV cache is allocated
 _PREFILL_STEPS = (64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -77,10 +78,8 @@ def steps(field: str, plan: ExportPlan, facts: ModelFacts | None) -> tuple[int, 
     """Sizes worth a key press: powers of two up to the limit, and the limit itself."""
     most = facts.max_context if facts else None
     if field == CONTEXT:
-        found = {size for size in _CONTEXT_STEPS if most is None or size <= most} | (
-            {most} if most else set()
-        )
-        return tuple(sorted(found))
+        found = {size for size in _CONTEXT_STEPS if most is None or size <= most}
+        return tuple(sorted(found | ({most} if most else set())))[-_MOST_STEPS:]
     context = with_defaults(plan, most).context_window_size or 0
     limit = context if context > 0 else _PREFILL_STEPS[-1]
     return tuple(size for size in _PREFILL_STEPS if size <= limit) or (limit,)

@@ -50,8 +50,11 @@ class AdvisedStep(StepScreen):
 
     @on(AdviceItem.Taken)
     def take(self, message: AdviceItem.Taken) -> None:
-        """Take the better choice into the draft."""
-        self.draft.choose(**(message.advice.better or {}))
+        """Take the better choice into the draft; it wins over text that is no size yet."""
+        better = message.advice.better or {}
+        for field in better:
+            self.draft.notes.get("sizes", {}).pop(field, None)
+        self.draft.choose(**better)
 
     def action_page_body(self, pages: int) -> None:
         """Scroll what does not fit."""

@@ -50,6 +50,10 @@ Sizes are computed from the shapes of the model's tensors, to the byte.
 Arrows move and choose, enter goes on, `u` takes the better choice where one is advised.
 """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._offered: tuple[QuantizationChoice, ...] = ()
+
     def compose_body(self) -> ComposeResult:
         """The list, what there is to say about the row under the cursor, and advice."""
         yield ChoiceList(heading=HEADING, id="quantizations")
@@ -77,8 +81,9 @@ Arrows move and choose, enter goes on, `u` takes the better choice where one is 
     def draw(self) -> None:
         """Show what can be chosen, and its sizes."""
         plan, facts = self.draft.plan(), self.draft.facts
+        self._offered = self._choices()
         table = self.query_one(ChoiceList)
-        table.show(rows(self._choices()), plan.quantization)
+        table.show(rows(self._offered), plan.quantization)
         if facts is not None:
             table.border_subtitle = f"{facts.parameter_count / 1e6:,.1f} M parameters, {facts.dtype.lower()}"
         else:
@@ -89,7 +94,7 @@ Arrows move and choose, enter goes on, `u` takes the better choice where one is 
         return quantization_choices(self.draft.plan(), self.draft.facts)
 
     def _tell(self, name: str) -> None:
-        choice = next((c for c in self._choices() if c.quantization.name == name), None)
+        choice = next((c for c in self._offered if c.quantization.name == name), None)
         self.query_one("#sizes", Static).update(describe.quantization_detail(choice) if choice else "")
 
     @on(ChoiceList.Looked)

@@ -250,7 +250,7 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
 
     def action_save(self) -> None:
         """Keep the choices as a preset."""
-        save.offer(self, self.draft.plan(), self.draft.preset)
+        save.offer(self, save.replayable(self.draft.plan(), self.draft.facts), self.draft.preset)
 
     def action_copy(self) -> None:
         """Copy the commands."""

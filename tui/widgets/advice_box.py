@@ -70,9 +70,13 @@ class AdviceBox(VerticalGroup):
         for number, item in enumerate(offered):
             item.show_offer(TAKE_KEY if number == 0 else "")
         self.display = bool(items)
+        focused = any(item.has_focus for item in self.query(AdviceItem))
         async with self.batch():
             await self.remove_children()
             await self.mount_all(items)
+        if focused:  # what is left to read, or the first thing on the screen
+            chain = self.screen.focus_chain
+            self.screen.set_focus(items[0] if items else chain[0] if chain else None)
 
     @property
     def offers(self) -> bool:
