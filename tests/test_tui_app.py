@@ -1,15 +1,14 @@
 """The frame of the screens: start, the way through the steps, help, palette, every size of terminal."""
 
 import os
-import sys
 from pathlib import Path
 
 import filelock
 import pytest
+from real_terminal import Terminal
 from textual.widgets import Input, OptionList, Static
 from tui_support import at_every_size, screen_text, settled, snap, wizard_at
 
-from engine import process
 from engine.plan import BUILTIN_DEMO, ExportPlan
 from engine.preset import save
 from engine.run import resume
@@ -250,64 +249,24 @@ def test_help_looks_as_before(snap_compare, wizard_home: Path, size: tuple[int, 
 class TestInARealTerminal:
     """The program as a person meets it."""
 
-    @staticmethod
-    def start(folder: Path, **environment: str):
-        import pexpect
-        import pyte
-
-        class Terminal:
-            def __init__(self) -> None:
-                env = process.child_environment(
-                    {"TERM": "xterm-256color", "HF_HUB_CACHE": str(folder / "hub")}
-                )
-                self.screen = pyte.Screen(80, 24)
-                self._feed = pyte.Stream(self.screen)
-                self.raw = ""
-                self.child = pexpect.spawn(
-                    sys.executable,
-                    ["-m", "tui"],
-                    cwd=str(folder),
-                    env=env | {"XDG_CONFIG_HOME": str(folder)} | environment,
-                    dimensions=(24, 80),
-                    encoding="utf-8",
-                    timeout=60,
-                )
-
-            def wait_for(self, text: str) -> str:
-                """The screen once `text` is on it."""
-                while text not in (shown := "\n".join(self.screen.display)):
-                    data = self.child.read_nonblocking(65536, timeout=60)
-                    self.raw += data
-                    self._feed.feed(data)
-                return shown
-
-            def leave(self, key: str) -> int:
-                self.child.send(key)
-                self.child.expect(pexpect.EOF)
-                self.child.wait()
-                return int(self.child.exitstatus)
-
-        return Terminal()
-
     def test_keys_resize_and_quit(self, tmp_path: Path) -> None:
-        terminal = self.start(tmp_path)
+        terminal = Terminal(tmp_path)
         assert "╭" in terminal.wait_for("gemma270m")
-        terminal.child.send("n")
+        terminal.send("n")
         terminal.wait_for("On this machine")
-        terminal.child.send("builtin:demo")
+        terminal.send("builtin:demo")
         terminal.wait_for("the demo model")
-        terminal.screen.resize(10, 40)
-        terminal.child.setwinsize(10, 40)
+        terminal.resize(40, 10)
         terminal.wait_for("1 Model")
         assert terminal.leave("\x11") == 0
 
     def test_ctrl_c_leaves(self, tmp_path: Path) -> None:
-        terminal = self.start(tmp_path)
+        terminal = Terminal(tmp_path)
         terminal.wait_for("gemma270m")
         assert terminal.leave("\x03") == 0
 
     def test_a_terminal_of_latin_1(self, tmp_path: Path) -> None:
-        terminal = self.start(tmp_path, PYTHONUTF8="0", PYTHONIOENCODING="latin-1")
+        terminal = Terminal(tmp_path, PYTHONUTF8="0", PYTHONIOENCODING="latin-1")
         assert "+-" in terminal.wait_for("gemma270m")
         assert terminal.leave("\x11") == 0
         assert terminal.raw.isascii()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from textual.widgets import Input, OptionList, Static
-from tui_support import at_every_size, settled, snap, wizard_at
+from tui_support import at_every_size, settled, snap, until, wizard_at
 
 from engine.model import facts as model_facts
 from engine.model import nearby
@@ -145,8 +145,7 @@ async def test_facts_of_a_model_that_was_left_are_dropped(here: Path, monkeypatc
         assert begun.wait(30)
         app.draft.choose(source=BUILTIN_DEMO)
         app.read_facts()
-        while app.draft.facts is None:
-            await pilot.pause()
+        await until(pilot, lambda: app.draft.facts is not None, "the facts of the demo")
         may_read.set()
         await settled(pilot)
         assert app.draft.facts.model_type == real(model_facts_folder()).model_type

@@ -1,9 +1,11 @@
 """What tests of the screens share: an app to drive, snapshots that do not move, waiting for workers."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -50,7 +52,17 @@ def snap(
     return snap_compare(app, terminal_size=size, run_before=run_before)
 
 
-def screen_text(app: WizardApp) -> str:
+def screen_text(app: App[Any]) -> str:
     """What is on the screen, line by line, as text."""
     strips = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+
+async def until(pilot: Pilot[Any], condition: Callable[[], bool], what: str) -> None:
+    """Wait for what a worker brings about; fail with the screen where it does not come or the app is gone."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        if time.monotonic() > deadline or pilot.app._exception is not None or not pilot.app.is_running:
+            pytest.fail(f"Waited in vain for {what}. The screen:\n{screen_text(pilot.app)}")
+        await pilot.pause(0.05)
+    await settled(pilot)
