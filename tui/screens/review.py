@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import HorizontalGroup, VerticalGroup
-from textual.content import Content
 from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Input, Static
@@ -91,6 +91,39 @@ def machine_rows(sizes: Estimate | None, here: Machine | None) -> list[describe.
     ]
 
 
+class Commands(Static, can_focus=True):
+    """The commands of a run as lines of a shell; it has the focus only to be scrolled to."""
+
+    def __init__(self) -> None:
+        super().__init__(id="commands", classes="box", markup=False)
+        self.border_title, self.border_subtitle = "The same in a shell", "c  copy"
+        self._found: Reviewed | None = None
+
+    def show(self, found: Reviewed | None) -> None:
+        """Draw what was found, None while it is being looked for."""
+        self._found = found
+        self._draw()
+
+    def on_resize(self) -> None:
+        """What is long breaks elsewhere."""
+        self._draw()
+
+    def _draw(self) -> None:
+        found, width = self._found, max(self.scrollable_content_region.width, 12)
+        if found is None or found.error is not None:
+            self.update("Looking." if found is None else "There are none while the plan cannot be run.")
+            return
+        lines = [
+            part
+            for command in found.commands
+            for part in wrap(command, width, subsequent_indent="    ", break_on_hyphens=False)
+        ]
+        if any(UNKNOWN_SNAPSHOT.name in command.split() for command in found.commands):
+            told = f"({UNKNOWN_SNAPSHOT} stands for the folder that the first command tells.)"
+            lines += ["", *wrap(told, width)]
+        self.update("\n".join(lines))
+
+
 class ReviewScreen(AdvisedStep):
     """Review."""
 
@@ -132,16 +165,13 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
             yield Rows("Estimate", id="estimates")
         yield Rows("This machine", id="machine")
         yield AdviceBox()
-        yield Static(id="commands", classes="box", markup=False)
+        yield Commands()
 
     def on_enter(self) -> None:
         """Show the draft and ask about it."""
         self.query_one("#output").border_title = "Output folder"
         self.query_one("#refused").border_title = f"{symbols.FAILED} This cannot be run"
         self.query_one("#refused").display = False
-        commands = self.query_one("#commands")
-        commands.border_title, commands.border_subtitle = "The same in a shell", "c  copy"
-        commands.can_focus = True  # to scroll to
         super().on_enter()
 
     @property
@@ -207,17 +237,7 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
         self.query_one("#estimates", Rows).show(known)
         reason = [("backend", found.reason)] if found and found.reason else []
         self.query_one("#machine", Rows).show(machine_rows(sizes, found.machine if found else None) + reason)
-        self.query_one("#commands", Static).update(self._commands(found))
-
-    def _commands(self, found: Reviewed | None) -> Content:
-        if found is None or found.error is not None:
-            told = "Looking." if found is None else "There are none while the plan cannot be run."
-            return Content.styled(told, "$foreground-muted")
-        lines = [Content(line) for line in found.commands]
-        if any(UNKNOWN_SNAPSHOT.name in line.split() for line in found.commands):
-            told = f"{UNKNOWN_SNAPSHOT} stands for the folder that the first command tells."
-            lines.append(Content.styled(told, "$foreground-muted"))
-        return Content("\n").join(lines)
+        self.query_one(Commands).show(found)
 
     @work(thread=True, exclusive=True, exit_on_error=False, group="review")
     def _ask(self, plan: ExportPlan) -> None:
