@@ -165,6 +165,8 @@ class WizardApp(App[int], inherit_bindings=False):
         self._leave(lambda: self.go("start"))
 
     def _leave(self, go: Callable[[], None]) -> None:
+        while self.screen.is_modal:  # a question or help in front of the step that is left
+            self.pop_screen()
         screen = self.screen
         if isinstance(screen, StepScreen):
             screen.leaving(go)
