@@ -165,6 +165,13 @@ def save(plan: ExportPlan, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except UnicodeEncodeError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UsageError(
+            f"The preset cannot be saved as {path}: a path in it is no Unicode text, as TOML needs.",
+            remedy="Rename the folder, or choose another.",
+        ) from None
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()

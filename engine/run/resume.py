@@ -32,8 +32,19 @@ class Unfinished:
 
 
 def remember(plan: ExportPlan, home: Path) -> None:
-    """Write down what is about to be run. Raises UsageError where `home` cannot be written."""
-    preset.save(plan, home / PLAN_NAME)
+    """Write down what is about to be run. Raises UsageError where `home` cannot be written.
+
+    The place of the export is where this lies. A path that is no Unicode cannot stand in a preset;
+    such a run can be repeated, but is not offered.
+    """
+    placeless = replace(plan, output=Path())
+    try:
+        plan.source.encode()
+    except UnicodeEncodeError:
+        with contextlib.suppress(OSError):
+            (home / PLAN_NAME).unlink()
+        return
+    preset.save(placeless, home / PLAN_NAME)
 
 
 def unfinished(folder: Path) -> list[Unfinished]:
