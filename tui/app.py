@@ -50,6 +50,10 @@ class WizardApp(App[int], inherit_bindings=False):
 
     def __init__(self, draft: Draft | None = None, first: str = "start") -> None:
         super().__init__()
+        self.register_theme(WIZARD)
+        # Before the stylesheet is read, which is then read only once.
+        self.set_reactive(App.theme, WIZARD.name)
+        self.stylesheet.set_variables(self.get_css_variables())
         self._first = first
         self.draft = draft or Draft()
         self._ascii = symbols.AsciiFilter(enabled=symbols.needs_ascii())
@@ -60,8 +64,6 @@ class WizardApp(App[int], inherit_bindings=False):
 
     def on_mount(self) -> None:
         """Begin."""
-        self.register_theme(WIZARD)
-        self.theme = WIZARD.name
         self._adopt(self.draft)
         self.push_screen(self._make(self._first))
         if self.draft.is_source_given:
