@@ -35,6 +35,7 @@ from tui.draft import Draft
 from tui.messages import EngineEvent, RunRefused
 from tui.run_state import Rate, RunState, Stage
 from tui.screens.confirm import ConfirmModal
+from tui.screens.help import HelpScreen
 from tui.screens.result import ResultScreen
 from tui.screens.review import ReviewScreen
 from tui.screens.run import NOTE, RunRecord, RunScreen
@@ -391,6 +392,39 @@ async def test_a_finished_run_shows_its_result_and_stays_there_to_see(begun: Beg
         assert len(begun) == 2
 
 
+async def test_a_run_that_succeeds_waits_for_who_reads(begun: Begun, clock: Clock) -> None:
+    app = fed_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await feed(pilot, clock, *CONVERTING)
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpScreen)
+        await feed(pilot, clock, (221.4, OVER))
+        assert isinstance(app.screen, HelpScreen)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert isinstance(app.screen, ResultScreen)
+        assert not [screen for screen in app.screen_stack if isinstance(screen, RunScreen)]
+
+
+async def test_a_run_that_succeeds_answers_the_question_itself(begun: Begun, clock: Clock) -> None:
+    app = fed_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await feed(pilot, clock, *CONVERTING)
+        await pilot.press("x")
+        await feed(pilot, clock, (221.4, OVER))
+        await pilot.pause()
+        assert isinstance(app.screen, ResultScreen)
+
+
+async def test_quitting_from_help_asks_too(begun: Begun, clock: Clock) -> None:
+    app = fed_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await feed(pilot, clock, *CONVERTING)
+        await pilot.press("question_mark", "ctrl+q")
+        assert isinstance(app.screen, ConfirmModal)
+        assert app.return_code is None
+
+
 # --- log -----------------------------------------------------------------------------------------
 
 
@@ -496,6 +530,22 @@ async def test_log_only_and_copy(begun: Begun, clock: Clock) -> None:
         assert app.clipboard == STARTED.log
 
 
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("error: no such file", "error"),
+        ("[05:00:27] ERROR compile.py:12: out of memory", "error"),
+        ("RuntimeError: boom", "error"),
+        ("largest quantization error 0.1, nothing failed", "output"),
+        ("/x.py:3: DeprecationWarning: old", "warning"),
+        ("Warning: a tie", "warning"),
+        ("be warned", "output"),
+    ],
+)
+def test_what_programs_mark_is_marked(line: str, kind: str) -> None:
+    assert LogView._severity(line) == kind
+
+
 async def test_text_from_a_child_is_text(begun: Begun, clock: Clock) -> None:
     app = fed_app()
     async with app.run_test(size=(110, 32)) as pilot:
@@ -504,6 +554,9 @@ async def test_text_from_a_child_is_text(begun: Begun, clock: Clock) -> None:
         text = visible(pilot)
         assert "[red]not markup[/red]" in text
         assert "日本語の行" in text
+        await pilot.press("right", "right")
+        await pilot.pause()
+        assert app.screen.query_one(LogView).scroll_x > 0
         (long,) = (line for line in app.screen.query_one(LogView).lines if "xxx" in line)
         assert long.endswith("3000 more characters in the log file")
 

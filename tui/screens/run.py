@@ -4,9 +4,10 @@ import datetime
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Button
@@ -91,6 +92,7 @@ A bar without a length belongs to work whose end cannot be known.
         self._record = RunRecord()
         self._cancel = threading.Event()
         self._afterwards: Callable[[], Any] | None = None
+        self._next: Callable[[], Any] | None = None
         self._shown: Phase | None = None
 
     @property
@@ -137,6 +139,7 @@ A bar without a length belongs to work whose end cannot be known.
 
     def _start(self, *, fresh: bool = False) -> None:
         plan = self.draft.plan()
+        self._next = None
         self.draft.notes[NOTE] = self._record
         self.draft.done -= {"run", "result"}
         self._cancel = threading.Event()
@@ -188,10 +191,17 @@ A bar without a length belongs to work whose end cannot be known.
         go, self._afterwards = self._afterwards, None
         if self.state.phase == "done":
             self.draft.done |= {"review", "run"}
-        if go is not None:
+        if go is None and self.state.phase == "done":
+            go = partial(self.wizard.go, "result")
+        self._next = go
+        self.call_later(self._proceed)
+
+    @on(events.ScreenResume)
+    def _proceed(self) -> None:
+        """Go on, once nothing stands in front of this screen: help is read to its end."""
+        if self._next is not None and self.app.screen is self:
+            go, self._next = self._next, None
             go()
-        elif self.state.phase == "done":
-            self.call_later(self.wizard.go, "result")
 
     def _log(self, event: Event) -> None:
         pane = self.query_one(LogPane)

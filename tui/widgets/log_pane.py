@@ -1,6 +1,7 @@
 """The log of a run: the lines, whether they are followed, and a search."""
 
 import datetime
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
@@ -154,5 +155,5 @@ class LogPane(Vertical):
             return "enter next  esc close"
         if not view.matches:
             return "none" if view.settled else "searching"
-        place = view.matches.index(view.current) + 1 if view.current in view.matches else 0
+        place = 0 if view.current is None else bisect_right(view.matches, view.current)
         return f"{place} of {len(view.matches)}" + ("" if view.settled else " so far")

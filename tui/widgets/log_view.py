@@ -31,8 +31,9 @@ SLICE = 250
 LONGEST = 2000
 """Characters of a line that are shown; the log file has all of them."""
 
-_ERROR = re.compile(r"\b(?:error|fatal|failed|exception|traceback)\b", re.IGNORECASE)
-_WARNING = re.compile(r"\bwarn(?:ing)?\b", re.IGNORECASE)
+# As programs mark them; a "quantization error of 0.1" is none.
+_ERROR = re.compile(r"\b(?i:error|fatal):|\b(?:ERROR|FATAL|CRITICAL)\b|\bTraceback \(|\b[A-Z]\w*Error\b")
+_WARNING = re.compile(r"\b(?i:warning|warn):|\bWARN(?:ING)?\b|\b[A-Z]\w*Warning\b")
 
 
 @dataclass
@@ -64,8 +65,8 @@ class LogView(ScrollView, can_focus=True):
     }
     DEFAULT_CSS = """
     LogView {
-        overflow: hidden scroll;
-        scrollbar-size-vertical: 1;
+        overflow: scroll scroll;
+        scrollbar-size: 0 1;  /* long lines scroll with the arrows; a bar would cost a line */
         scrollbar-background: $background;
         scrollbar-background-hover: $background;
         scrollbar-background-active: $background;
