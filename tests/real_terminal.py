@@ -62,6 +62,10 @@ class Terminal:
             with contextlib.suppress(pexpect.TIMEOUT):
                 self._child.read_nonblocking(65536, timeout=0.05)
 
+    def hang_up(self) -> None:
+        """Close the window."""
+        self._child.close(force=False)
+
     def wait_for_end(self) -> None:
         """Until the process is gone."""
         self._child.expect(pexpect.EOF)
