@@ -161,10 +161,12 @@ are not done again.
         if plan is None:
             told = entry.error.splitlines()[0] if entry.error else "changed while it was read"
             return _row(key, entry.name, f"{symbols.FAILED} cannot be used: {told}", style="$text-error")
-        source, makes = describe.source_name(plan), describe.makes(plan)
-        if self.size.width >= 100:
-            return _row(key, entry.name, f"{source:<30} {plan.quantization:<8} {makes}")
-        return _row(key, entry.name, f"{source.rpartition('/')[2]:<24} {plan.quantization:<8} {makes}")
+        source, room = describe.source_name(plan), 36
+        if self.size.width < 100:
+            source, room = source.rpartition("/")[2], 24
+        if len(source) > room:
+            source = source[: room - 1] + symbols.ELLIPSIS
+        return _row(key, entry.name, f"{source:<{room}} {plan.quantization:<8} {describe.makes(plan)}")
 
     def _matches(self, name: str) -> bool:
         return self._filter.casefold() in name.casefold()
