@@ -67,8 +67,10 @@ def test_the_first_screen_waits_for_nothing_heavy() -> None:
     """What `benchmarks.startup` measures, without a clock."""
     code = "import sys, tui.app, tui.screens.start; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    tops = {name.partition(".")[0] for name in done.stdout.split()}
+    names = set(done.stdout.split())
+    tops = {name.partition(".")[0] for name in names}
     assert not (HEAVY - {"textual", "rich"} | {"numpy", "psutil", "filelock", "tokenizers"}) & tops
+    assert not {"engine.model.facts", "engine.estimate", "engine.runner", "tui.screens.step"} & names
 
 
 def test_the_supervisor_needs_the_standard_library_alone() -> None:

@@ -12,13 +12,9 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 
 from engine.errors import WizardError
-from engine.model import facts as model_facts
-from engine.model import nearby
-from engine.model import source as model_source
 from tui import steps, symbols
 from tui.draft import Draft
 from tui.messages import FactsFailed, FactsRead
-from tui.screens.step import StepScreen
 from tui.theme import WIZARD
 
 _SCREENS = {
@@ -31,7 +27,10 @@ _SCREENS = {
     "run": "tui.screens.run:RunScreen",
     "result": "tui.screens.result:ResultScreen",
 }
-"""Imported when first visited, so that the first frame does not wait for the last step."""
+"""Imported when first visited, so that the first frame does not wait for the last step.
+
+For its sake, what belongs to models and plans is imported below where it is used.
+"""
 
 
 class WizardApp(App[int], inherit_bindings=False):
@@ -92,6 +91,8 @@ class WizardApp(App[int], inherit_bindings=False):
 
     def show_draft(self) -> None:
         """The draft changed: the step on the screen shows it."""
+        from tui.screens.step import StepScreen
+
         for screen in self.screen_stack:
             if isinstance(screen, StepScreen):
                 screen.draft_changed()
@@ -105,6 +106,10 @@ class WizardApp(App[int], inherit_bindings=False):
 
     @work(thread=True, exclusive=True, exit_on_error=False, group="facts")
     def _read_facts(self, source: str, model_type: str, revision: str) -> None:
+        from engine.model import facts as model_facts
+        from engine.model import nearby
+        from engine.model import source as model_source
+
         try:
             folder = model_source.local_folder(source) or nearby.cached_snapshot(source, revision)
             facts = model_facts.read(folder, model_type) if folder is not None else None
@@ -146,6 +151,8 @@ class WizardApp(App[int], inherit_bindings=False):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """What the command palette offers."""
+        from tui.screens.step import StepScreen
+
         if isinstance(screen, StepScreen):
             for step in steps.STEPS:
                 if step.name != screen.STEP and screen.can_jump(step.name):
@@ -167,6 +174,8 @@ class WizardApp(App[int], inherit_bindings=False):
         self._leave(lambda: self.go("start"))
 
     def _leave(self, go: Callable[[], None]) -> None:
+        from tui.screens.step import StepScreen
+
         while self.screen.is_modal:  # a question or help in front of the step that is left
             self.pop_screen()
         screen = self.screen

@@ -3,13 +3,18 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.choices import QuantizationChoice
 from engine.errors import WizardError
-from engine.estimate import MIB, Estimate
-from engine.machine import Machine
 from engine.plan import BUILTIN_DEMO, ExportPlan
+
+if TYPE_CHECKING:
+    # The first screen needs words, but no sizes.
+    from engine.choices import QuantizationChoice
+    from engine.estimate import Estimate
+    from engine.machine import Machine
+
+MIB = 1024 * 1024
 
 Row = tuple[str, str]
 """What it is, and how much."""
@@ -117,7 +122,7 @@ def decisions(plan: ExportPlan) -> list[Row]:
     ]
 
 
-def estimates(sizes: Estimate) -> list[Row]:
+def estimates(sizes: "Estimate") -> list[Row]:
     """The sizes of an export; lower bounds are told as such."""
     return [
         ("parameters", f"{sizes.parameter_count / 1e6:,.1f} M"),
@@ -128,7 +133,7 @@ def estimates(sizes: Estimate) -> list[Row]:
     ]
 
 
-def against_machine(sizes: Estimate, machine: Machine) -> list[Row]:
+def against_machine(sizes: "Estimate", machine: "Machine") -> list[Row]:
     """What the export takes of this machine, and what there is."""
     return [
         ("disk", f"{megabytes(sizes.disk_needed_bytes)} of {megabytes(machine.disk_free)} free"),
@@ -154,7 +159,7 @@ def for_screen(error: WizardError) -> str:
     return "\n".join(part for part in (error.what, error.why, remedy) if part)
 
 
-def quantization_detail(choice: QuantizationChoice) -> str:
+def quantization_detail(choice: "QuantizationChoice") -> str:
     """What the figures of one quantization come to; nothing for one that cannot be had."""
     sizes = choice.sizes
     if choice.refused is not None:

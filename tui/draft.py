@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.advice import SMALL_MODEL
-from engine.backends import auto
 from engine.errors import UsageError, WizardError
-from engine.model.facts import ModelFacts
 from engine.plan import BUILTIN_DEMO, ExportPlan, resolve
+
+if TYPE_CHECKING:
+    from engine.model.facts import ModelFacts
 
 _FIELDS = frozenset(field.name for field in fields(ExportPlan))
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -93,6 +93,8 @@ class Draft:
 
     def problems(self) -> list[WizardError]:
         """What stands in the way of a run, as far as it is known."""
+        from engine.backends import auto  # not before the first screen is there
+
         if not self._plan.source:
             return [UsageError("No model is chosen yet.", remedy="Name one in the first step.")]
         if self.facts_error is not None:
@@ -110,6 +112,8 @@ class Draft:
         return found
 
     def _quantization(self) -> str:
+        from engine.advice import SMALL_MODEL
+
         if self._plan.source == BUILTIN_DEMO:
             return "q4f32_1"  # what the demo model was trained for
         if self.facts is None or self.facts.parameter_count < SMALL_MODEL:
