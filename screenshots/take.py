@@ -34,6 +34,7 @@ from engine import machine, preset, runner
 from engine.backends.base import shell_line
 from engine.events import Event, Output, RunEnded, RunStarted, StageEnded, StageStarted
 from engine.plan import BUILTIN_DEMO, ExportPlan
+from tui import symbols
 from tui.app import WizardApp
 from tui.screens import review, run
 from tui.widgets.log_view import LogView
@@ -90,9 +91,11 @@ class Stage:
             patches.enter_context(contextlib.chdir(self.folder))
             cache = str(self.folder.parent / "hub")
             patches.enter_context(patch.dict(os.environ, HF_HUB_CACHE=cache))
+            os.environ.pop("NO_COLOR", None)
             for thing, name, value in (
                 (preset, "user_folder", lambda: own),
                 (machine, "inspect", lambda _output: _MACHINE),
+                (symbols, "needs_ascii", lambda: False),
                 (runner, "run", self.run),
                 (run, "shell_line", self.shell_line),
                 (review, "shell_line", self.shell_line),
@@ -166,8 +169,6 @@ async def take(folder: Path) -> dict[str, str]:
     work.mkdir()
     stage = Stage(work.resolve())
     pictures: dict[str, str] = {}
-    app = WizardApp()
-    app.animation_level = "none"
 
     async def reach(step: str, *keys: str, ready: Callable[[], bool] = lambda: True) -> None:
         await pilot.press(*keys)
@@ -185,6 +186,8 @@ async def take(folder: Path) -> dict[str, str]:
         return bool(app.screen.query_one(LogView).lines[-1].endswith("of temporaries"))
 
     with stage.set():
+        app = WizardApp()
+        app.animation_level = "none"
         async with app.run_test(size=SIZE) as pilot:
             await reach("start")
             await pilot.press("n")
