@@ -167,7 +167,7 @@ def test_the_output_shown_is_that_of_a_run() -> None:
 
 
 def test_the_two_commands_do_all_the_set_up() -> None:
-    assert "pip install . && .venv/bin/mlc-wizard\n" in README
+    assert "pip install . && .venv/bin/mlc-wizard --preset demo.toml" in README
     (tests,) = [command for command in COMMANDS if command[-1] == "tests/run.py"]
     assert (ROOT / tests[-1]).is_file()
     assert " ".join(tests) in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
