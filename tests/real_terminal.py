@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pexpect
 import pyte
 
 from engine import process
+
+PATIENCE = 120.0
 
 
 class Terminal:
@@ -45,9 +48,13 @@ class Terminal:
 
     def wait_for(self, text: str) -> str:
         """The screen once `text` is on it."""
+        end = time.monotonic() + PATIENCE
         while text not in (shown := "\n".join(self.screen.display)):
             try:
-                data = self._child.read_nonblocking(65536, timeout=120)
+                # A blinking cursor writes for ever: the end is that of the wait, not of silence.
+                if time.monotonic() > end:
+                    raise pexpect.TIMEOUT("no such text")
+                data = self._child.read_nonblocking(65536, timeout=PATIENCE)
             except pexpect.TIMEOUT:
                 raise AssertionError(f"{text!r} did not come:\n{shown}") from None
             except pexpect.EOF:
