@@ -113,7 +113,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="metal",
-            sentence="Macs: .so on Apple silicon, .dylib on Intel.",
+            sentence="Macs with Apple silicon or Intel.",
             suffixes=(".so", ".dylib"),
         ),
         Target(

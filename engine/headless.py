@@ -219,7 +219,7 @@ class _Narrator:
             return
         console.line()
         console.ends(f"{console.good} Exported", duration(event.seconds), "green")
-        for name, size in _grouped(event.files, console.ellipsis):
+        for name, size in grouped(event.files, console.ellipsis):
             gap = max(console.width - len(name) - len(size) - 2, 2)
             console.line(f"  {name}{' ' * gap}{size}")
         console.line()
@@ -264,8 +264,8 @@ def _progress(event: Progress) -> str:
     return f"  {event.stage}  {share}{amount}  {event.detail}".rstrip()
 
 
-def _grouped(files: Sequence[tuple[str, int]], ellipsis: str) -> Iterator[tuple[str, str]]:
-    """Names and sizes, all shards of the weights in one line."""
+def grouped(files: Sequence[tuple[str, int]], ellipsis: str) -> Iterator[tuple[str, str]]:
+    """Names and sizes as text, all shards of the weights in one line."""
     shards = [file for file in files if _SHARD.fullmatch(file[0])]
     if len(shards) > 1:
         total = size_of(sum(size for _, size in shards))

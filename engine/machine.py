@@ -4,8 +4,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -18,6 +16,8 @@ class Machine:
 
 def inspect(output: Path) -> Machine:
     """The state of the machine now, for an export to `output`, which need not exist yet."""
+    import psutil  # a front end asks once its first screen is there
+
     memory = psutil.virtual_memory()
     return Machine(ram_total=memory.total, ram_available=memory.available, disk_free=disk_free(output))
 

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from engine.plan import ExportPlan
 
 Origin = Literal["user", "shipped"]
 SUFFIX = ".toml"
+
+# ASCII, so that it can be typed anywhere; Windows ends no name with a dot and keeps names for devices.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,29 @@ def shipped_folder() -> Path:
     """The presets that come with the program: inside the wheel, or beside engine/ in a checkout."""
     packaged = Path(__file__).parent / "_presets"
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / "presets"
+
+
+def place_of(name: str) -> Path:
+    """The file that a preset called `name` is saved as: one of the user's presets.
+
+    Raises UsageError for a name that some system could not have as a file, or that `--preset` would
+    not find again.
+    """
+    stem = name.removesuffix(SUFFIX)
+    problem = ""
+    if not stem:
+        problem = "A preset needs a name."
+    elif not _NAME.fullmatch(stem):
+        problem = f"{stem!r} is no name for a preset."
+    elif stem.partition(".")[0].upper() in _RESERVED:
+        problem = f"{stem!r} is the name of a device on Windows."
+    if problem:
+        raise UsageError(
+            problem,
+            why="Allowed: up to 64 letters, digits, '-', '_' and '.', the first and last a letter or digit.",
+            remedy="For example: gemma-270m-web",
+        )
+    return user_folder() / f"{stem}{SUFFIX}"
 
 
 def _folders() -> tuple[tuple[Origin, Path], ...]:
@@ -107,6 +135,18 @@ def load(name_or_path: str, overrides: Sequence[str] = ()) -> ExportPlan:
     return preset_schema.apply(_document(path), overrides, str(path), path.parent)
 
 
+def loads(text: str, place: str, base: Path) -> ExportPlan:
+    """The plan of the preset `text`, which came from `place`; a relative source is taken from `base`.
+
+    Raises UsageError as `load` does.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{place} holds no valid preset: {error}.") from None
+    return preset_schema.apply(document, (), place, base)
+
+
 def dumps(plan: ExportPlan) -> str:
     """`plan` as the text of a preset, every choice written out."""
     return tomli_w.dumps(preset_schema.document_of(plan))
@@ -125,6 +165,13 @@ def save(plan: ExportPlan, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except UnicodeEncodeError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UsageError(
+            f"The preset cannot be saved as {path}: a path in it is no Unicode text, as TOML needs.",
+            remedy="Rename the folder, or choose another.",
+        ) from None
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()

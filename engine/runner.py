@@ -26,7 +26,7 @@ from engine.events import (
     progress_of,
 )
 from engine.plan import ExportPlan
-from engine.run import failure, receipt
+from engine.run import failure, receipt, resume
 from engine.run.disk import disk_error
 from engine.run.fingerprint import fingerprint
 from engine.run.job import Job, prepare
@@ -45,6 +45,7 @@ def run(
     """
     job = prepare(plan, backend)
     with Workspace.locked(job.output, library_name(plan)) as workspace, Log(job.output) as log:
+        resume.remember(plan, workspace.home)
         yield from _Run(job, workspace, log, cancel).events(fresh=fresh)
 
 

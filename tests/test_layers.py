@@ -63,6 +63,16 @@ def test_version_imports_next_to_nothing(folder: Path) -> None:
     )
 
 
+def test_the_first_screen_waits_for_nothing_heavy() -> None:
+    """What `benchmarks.startup` measures, without a clock."""
+    code = "import sys, tui.app, tui.screens.start; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    names = set(done.stdout.split())
+    tops = {name.partition(".")[0] for name in names}
+    assert not (HEAVY - {"textual", "rich"} | {"numpy", "psutil", "filelock", "tokenizers"}) & tops
+    assert not {"engine.model.facts", "engine.estimate", "engine.runner", "tui.screens.step"} & names
+
+
 def test_the_supervisor_needs_the_standard_library_alone() -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); import supervisor; print(*sys.modules)"
     done = subprocess.run(

@@ -128,7 +128,8 @@ def test_a_run_from_start_to_finish(tmp_path: Path) -> None:
     first_stage = next(i for i, e in enumerate(events) if isinstance(e, StageStarted))
     assert advice
     assert max(advice) < first_stage
-    assert {p.name for p in (plan.output / ".mlc-wizard").iterdir()} <= {"lock", "state.json"}
+    left = {p.name for p in (plan.output / ".mlc-wizard").iterdir()}
+    assert left <= {"lock", "plan.toml", "state.json"}
 
 
 def test_dry_run_log_and_run_have_the_same_commands(tmp_path: Path) -> None:

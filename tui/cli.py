@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.errors import UsageError, WizardError
 
 EXAMPLES = """examples:
+  mlc-wizard                                             the wizard, in a terminal
   mlc-wizard --preset demo.toml                          export the built-in demo model
   mlc-wizard --preset demo.toml --dry-run                show the commands, run nothing
   mlc-wizard --preset my.toml --set quantization.mode=q0f16 --output dist/my
@@ -102,14 +103,15 @@ def _without_preset(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"{given[0]} needs --preset NAME.", remedy="See the presets with: mlc-wizard --list-presets"
         )
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        sys.stderr.write(
-            "mlc-wizard: this version has no screens yet; run a preset: mlc-wizard --preset demo.toml\n"
-        )
-    else:
-        sys.stderr.write(
-            "mlc-wizard: no terminal here; run a preset: mlc-wizard --preset NAME (see --list-presets)\n"
-        )
+    if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        from tui.app import WizardApp
+
+        app = WizardApp()
+        app.run()
+        return app.return_code or 0
+    sys.stderr.write(
+        "mlc-wizard: no terminal here; run a preset: mlc-wizard --preset NAME (see --list-presets)\n"
+    )
     return 2
 
 

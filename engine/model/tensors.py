@@ -9,15 +9,17 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import ml_dtypes
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import StageError, UsageError
+
+if TYPE_CHECKING:
+    # Imported for real where tensors are read: a front end shows its first screen without waiting for it.
+    import numpy as np
+    from numpy.typing import NDArray
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -29,14 +31,18 @@ _ITEMSIZE = {
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
-_READABLE: dict[str, np.dtype[Any]] = {
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F16": np.dtype("<f2"),
-    "F32": np.dtype("<f4"),
-}
 _HEADER_LIMIT = 100_000_000  # what the reference implementation accepts
 _LFS_MAGIC = b"version https://git-lfs"
 _DOWNLOAD = "Download the model again, for example with `hf download`."
+
+
+@cache
+def _readable() -> "dict[str, np.dtype[Any]]":
+    """The dtypes that weights are read as."""
+    import ml_dtypes
+    import numpy as np
+
+    return {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +62,13 @@ class TensorInfo:
         return prod(self.shape)
 
     @property
-    def numpy_dtype(self) -> np.dtype[Any]:
+    def numpy_dtype(self) -> "np.dtype[Any]":
         """bfloat16, float16 or float32; UsageError for any other dtype."""
-        if dtype := _READABLE.get(self.dtype):
+        if dtype := _readable().get(self.dtype):
             return dtype
         raise UsageError(
             f"Tensor {self.name} in {self.file.name} has dtype {self.dtype}.",
-            why=f"Weights are read as {', '.join(_READABLE)}; other dtypes are those of checkpoints that "
+            why=f"Weights are read as {', '.join(_readable())}; other dtypes are those of checkpoints that "
             "are quantized already.",
             remedy="Start from the model's original checkpoint in BF16, F16 or F32.",
         )
@@ -91,12 +97,14 @@ class TensorSource:
         """Where `name` lies and what it is; KeyError for a name that is not in `names`."""
         return self._infos[name]
 
-    def read(self, name: str, rows: slice | None = None) -> NDArray[Any]:
+    def read(self, name: str, rows: slice | None = None) -> "NDArray[Any]":
         """The tensor, or its `rows` along the first axis (of step 1), as bfloat16, float16 or float32.
 
         Raises UsageError for a dtype that is no 16 or 32 bit float and for a file that has become
         shorter, StageError where the disk fails.
         """
+        import numpy as np
+
         info = self._infos[name]
         dtype = info.numpy_dtype
         shape, offset = info.shape, info.offset

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine import preset, wasm_lint
 from engine.backends.base import HOME_NAME, library_name
+from engine.errors import UsageError
 from engine.estimate import MIB, estimate
 from engine.events import Check
 from engine.model.facts import ModelFacts
@@ -74,6 +75,23 @@ def write(
         document["webllm"] = webllm(output, plan, facts)
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     write_atomically(output / RECEIPT_NAME, text, through=output / HOME_NAME)
+
+
+def plan_of(output: Path) -> ExportPlan:
+    """The plan that made the export in `output`: every open size and the revision filled in.
+
+    Raises UsageError where its receipt is missing or cannot be read.
+    """
+    path = output / RECEIPT_NAME
+    try:
+        text = json.loads(path.read_text(encoding="utf-8"))["preset"]
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, TypeError, KeyError):
+        raise UsageError(
+            f"{path} is no receipt of an export.", remedy="Run the export again: it is written anew."
+        ) from None
+    return preset.loads(text, str(path), Path.cwd())
 
 
 def webllm(output: Path, plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:

@@ -115,6 +115,17 @@ class Workspace:
         finally:
             lock.release()
 
+    @classmethod
+    def look(cls, output: Path, library: str) -> list[File]:
+        """The files that earlier runs finished in `output`; nothing is written or locked.
+
+        Raises UsageError where it holds an export of somebody else's, which no run would touch.
+        """
+        workspace = cls(output)
+        workspace._load()
+        workspace._refuse_foreign_export(library)
+        return workspace.files()
+
     def building(self, stage: StageName) -> Path:
         """The folder in which `stage` writes."""
         return self.home / f"{stage}.partial"

@@ -1,0 +1,185 @@
+"""The application: one draft, the way through the steps, and what is at hand everywhere."""
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import ClassVar
+
+from textual import work
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
+from textual.screen import Screen
+
+from engine.errors import WizardError
+from tui import steps, symbols
+from tui.draft import Draft
+from tui.messages import FactsFailed, FactsRead
+from tui.theme import WIZARD
+
+_SCREENS = {
+    "start": "tui.screens.start:StartScreen",
+    "model": "tui.screens.model:ModelScreen",
+    "quantize": "tui.screens.quantize:QuantizeScreen",
+    "context": "tui.screens.context:ContextScreen",
+    "target": "tui.screens.target:TargetScreen",
+    "review": "tui.screens.review:ReviewScreen",
+    "run": "tui.screens.run:RunScreen",
+    "result": "tui.screens.result:ResultScreen",
+}
+"""Imported when first visited, so that the first frame does not wait for the last step.
+
+For its sake, what belongs to models and plans is imported below where it is used.
+"""
+
+
+class WizardApp(App[int], inherit_bindings=False):
+    """mlc-wizard on a screen; returns an exit code."""
+
+    CSS_PATH = "app.tcss"
+    TITLE = "mlc-wizard"
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-short"), (30, "-tall")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark,f1", "help", "Help", key_display="?", priority=False),
+        Binding("ctrl+p", "command_palette", "Commands", show=False),
+        Binding("ctrl+q", "quit", "Quit", priority=True),
+        Binding("ctrl+c", "quit", "Quit", show=False),
+    ]
+
+    def __init__(self, draft: Draft | None = None, first: str = "start") -> None:
+        super().__init__()
+        self.register_theme(WIZARD)
+        # Before the stylesheet is read, which is then read only once.
+        self.set_reactive(App.theme, WIZARD.name)
+        self.stylesheet.set_variables(self.get_css_variables())
+        self._first = first
+        self.draft = draft or Draft()
+        self._ascii = symbols.AsciiFilter(enabled=symbols.needs_ascii())
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's own, and ASCII where the terminal has no more."""
+        return [*super().get_line_filters(), *([self._ascii] if self._ascii.enabled else [])]
+
+    def on_mount(self) -> None:
+        """Begin."""
+        self._adopt(self.draft)
+        self.push_screen(self._make(self._first))
+        if self.draft.is_source_given:
+            self.read_facts()
+
+    def begin(self, draft: Draft, step: str = "model") -> None:
+        """Start anew with `draft`, at `step`."""
+        self._adopt(draft)
+        self.go(step)
+        if draft.is_source_given:
+            self.read_facts()
+
+    def go(self, name: str) -> None:
+        """Show the step `name`, or "start"."""
+        self.switch_screen(self._make(name))
+
+    def _make(self, name: str) -> Screen[None]:
+        module, _, attribute = _SCREENS[name].partition(":")
+        screen: Screen[None] = getattr(importlib.import_module(module), attribute)()
+        return screen
+
+    def _adopt(self, draft: Draft) -> None:
+        self.draft.changed = lambda: None
+        self.draft = draft
+        draft.changed = self.show_draft
+
+    def show_draft(self) -> None:
+        """The draft changed: the step on the screen shows it."""
+        from tui.screens.step import StepScreen
+
+        for screen in self.screen_stack:
+            if isinstance(screen, StepScreen):
+                screen.draft_changed()
+
+    def read_facts(self) -> None:
+        """Read the facts of the draft's model, off this thread; what was being read before is dropped."""
+        plan = self.draft.plan()
+        self.draft.reading = True
+        self._read_facts(plan.source, plan.model_type, plan.revision)
+        self.show_draft()
+
+    @work(thread=True, exclusive=True, exit_on_error=False, group="facts")
+    def _read_facts(self, source: str, model_type: str, revision: str) -> None:
+        from engine.model import facts as model_facts
+        from engine.model import nearby
+        from engine.model import source as model_source
+
+        try:
+            folder = model_source.local_folder(source) or nearby.cached_snapshot(source, revision)
+            facts = model_facts.read(folder, model_type) if folder is not None else None
+        except WizardError as error:
+            self.post_message(FactsFailed(source, model_type, revision, error))
+        else:
+            self.post_message(FactsRead(source, model_type, revision, facts))
+
+    def on_facts_read(self, message: FactsRead) -> None:
+        """Keep the facts, unless the model changed meanwhile."""
+        if self._is_current(message):
+            self.draft.facts, self.draft.facts_error, self.draft.reading = message.facts, None, False
+            self.show_draft()
+
+    def on_facts_failed(self, message: FactsFailed) -> None:
+        """Keep the reason, unless the model changed meanwhile."""
+        if self._is_current(message):
+            self.draft.facts, self.draft.facts_error, self.draft.reading = None, message.error, False
+            self.show_draft()
+
+    def _is_current(self, message: FactsRead | FactsFailed) -> bool:
+        plan = self.draft.plan()
+        return (plan.source, plan.model_type, plan.revision) == (
+            message.source,
+            message.model_type,
+            message.revision,
+        )
+
+    def action_help(self) -> None:
+        """Open the help of what is on the screen."""
+        from tui.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen))
+
+    async def action_quit(self) -> None:
+        """Leave, once the step on the screen agrees."""
+        self._leave(lambda: self.exit(0))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """What the command palette offers."""
+        from tui.screens.step import StepScreen
+
+        if isinstance(screen, StepScreen):
+            for step in steps.STEPS:
+                if step.name != screen.STEP and screen.can_jump(step.name):
+                    yield SystemCommand(
+                        f"Go to {step.title}", "Nothing is lost", partial(screen.action_jump, step.name)
+                    )
+            yield SystemCommand("New export", "Begin again with nothing chosen", self.action_new)
+            yield SystemCommand("Start", "Presets and unfinished runs", self.action_start)
+        yield SystemCommand("Help", "What this screen is about, and its keys", self.action_help)
+        yield SystemCommand("Theme", "Other colours", self.action_change_theme)
+        yield SystemCommand("Quit", "Leave mlc-wizard", self.action_quit)
+
+    def action_new(self) -> None:
+        """A new export, once the step on the screen agrees."""
+        self._leave(lambda: self.begin(Draft()))
+
+    def action_start(self) -> None:
+        """Back to the start, once the step on the screen agrees."""
+        self._leave(lambda: self.go("start"))
+
+    def _leave(self, go: Callable[[], None]) -> None:
+        from tui.screens.step import StepScreen
+
+        while self.screen.is_modal:  # a question or help in front of the step that is left
+            self.pop_screen()
+        screen = self.screen
+        if isinstance(screen, StepScreen):
+            screen.leaving(go)
+        else:
+            go()

@@ -1,0 +1,188 @@
+"""Plans and sizes in the words of the screens. Nothing here knows a widget."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import WizardError
+from engine.plan import BUILTIN_DEMO, ExportPlan
+
+if TYPE_CHECKING:
+    # The first screen needs words, but no sizes.
+    from engine.choices import QuantizationChoice
+    from engine.estimate import Estimate
+    from engine.machine import Machine
+
+MIB = 1024 * 1024
+
+Row = tuple[str, str]
+"""What it is, and how much."""
+
+_FIELD_NAMES = {
+    "context_window_size": "context",
+    "prefill_chunk_size": "prefill chunk",
+    "sliding_window_size": "sliding window",
+    "max_batch_size": "batch size",
+    "tensor_parallel_shards": "shards",
+    "conv_template": "template",
+}
+
+
+def megabytes(size: int) -> str:
+    """Bytes of files, in MB of a million or GB of a thousand of them, as disks are told."""
+    if size >= 10**9:
+        return f"{size / 1e9:,.1f} GB"
+    return f"{size / 1e6:,.0f} MB" if size >= 10**7 else f"{size / 1e6:,.1f} MB"
+
+
+def mebibytes(size: int) -> str:
+    """Bytes of memory, in MiB or GiB."""
+    if size >= 1024 * MIB:
+        return f"{size / (1024 * MIB):,.1f} GiB"
+    return f"{size / MIB:,.0f} MiB" if size >= 10 * MIB else f"{size / MIB:,.1f} MiB"
+
+
+def bits(value: float) -> str:
+    """Bits per weight, as many places as tell q4f16_1 from q4f32_1."""
+    return f"{value:.2f}"
+
+
+def source_name(plan: ExportPlan) -> str:
+    """The model in few words: a Hub id, the name of a folder, or the demo."""
+    if not plan.source:
+        return ""
+    if plan.source == BUILTIN_DEMO:
+        return "demo model"
+    path = Path(plan.source)
+    return path.name if path.is_absolute() else plan.source
+
+
+def makes(plan: ExportPlan) -> str:
+    """Target, and whether a library is compiled for it."""
+    return plan.device if plan.compile else f"{plan.device}, weights only"
+
+
+def context_of(plan: ExportPlan) -> str:
+    """The context of a plan whose sizes are filled in; the rolling window where there is no context."""
+    context, rolling = plan.context_window_size, plan.sliding_window_size or -1
+    if context is None:
+        return "default"
+    return f"{context:,}" if context > 0 else f"rolling, {rolling:,}"
+
+
+def chunk_of(plan: ExportPlan) -> str:
+    """The prefill chunk of a plan."""
+    return "default" if plan.prefill_chunk_size is None else f"{plan.prefill_chunk_size:,}"
+
+
+def digest(plan: ExportPlan) -> str:
+    """A plan in one short line."""
+    return " / ".join(part for part in (source_name(plan), plan.quantization, makes(plan)) if part)
+
+
+def offer(better: Mapping[str, Any]) -> str:
+    """What taking advice does: "Use q0f16", "Use context 4,096, prefill chunk 1,024"."""
+    words = []
+    for field, value in better.items():
+        if field == "quantization":
+            words.append(str(value))
+        elif field == "sliding_window_size" and value == -1:
+            words.append("no sliding window")
+        else:
+            shown = f"{value:,}" if isinstance(value, int) else str(value)
+            words.append(f"{_FIELD_NAMES.get(field, field)} {shown}")
+    return f"Use {', '.join(words)}"
+
+
+_RARE = (
+    ("revision", "revision"),
+    ("type", "model_type"),
+    ("template", "conv_template"),
+    ("batch", "max_batch_size"),
+    ("shards", "tensor_parallel_shards"),
+    ("host", "host"),
+    ("opt", "opt"),
+    ("overrides", "overrides"),
+    ("backend", "backend"),
+)
+
+
+def decisions(plan: ExportPlan) -> list[Row]:
+    """What was decided, of a plan whose sizes are filled in; what is rarely changed, only where it was."""
+    usual = ExportPlan(source="", quantization="")
+    return [
+        ("model", source_name(plan) or "not chosen"),
+        *((label, str(v)) for label, field in _RARE if (v := getattr(plan, field)) != getattr(usual, field)),
+        ("quantize", plan.quantization),
+        ("context", context_of(plan)),
+        ("prefill", chunk_of(plan)),
+        ("target", makes(plan)),
+        ("output", str(plan.output)),
+    ]
+
+
+def estimates(sizes: "Estimate") -> list[Row]:
+    """The sizes of an export; lower bounds are told as such."""
+    return [
+        ("parameters", f"{sizes.parameter_count / 1e6:,.1f} M"),
+        ("download", megabytes(sizes.disk_bytes)),
+        ("weights", mebibytes(sizes.weight_bytes)),
+        ("KV cache", mebibytes(sizes.kv_cache_bytes)),
+        ("on device", f"{mebibytes(sizes.vram_bytes)} or more"),
+    ]
+
+
+def against_machine(sizes: "Estimate", machine: "Machine") -> list[Row]:
+    """What the export takes of this machine, and what there is."""
+    return [
+        ("disk", f"{megabytes(sizes.disk_needed_bytes)} of {megabytes(machine.disk_free)} free"),
+        (
+            "memory",
+            f"up to {megabytes(sizes.convert_ram_bytes)} of {megabytes(machine.ram_available)} free, "
+            f"{megabytes(machine.ram_total)} in all",
+        ),
+    ]
+
+
+def told(error: WizardError) -> str:
+    """What happened and why, without the remedy, which speaks of the command line."""
+    return " ".join(part for part in (error.what, error.why) if part)
+
+
+def for_screen(error: WizardError) -> str:
+    """All of `error`, its remedy as a person at the screen can follow it."""
+    remedy = error.remedy
+    if "--no-compile" in remedy:
+        remedy = "In the step Target, choose weights only or another target."
+    remedy = re.sub(r" with --output( or output\.directory)?", "", remedy)
+    return "\n".join(part for part in (error.what, error.why, remedy) if part)
+
+
+def quantization_detail(choice: "QuantizationChoice") -> str:
+    """What the figures of one quantization come to; nothing for one that cannot be had."""
+    sizes = choice.sizes
+    if choice.refused is not None:
+        return ""
+    if sizes is None:
+        return "Sizes are known once the model has been read."
+    shards = "1 shard" if sizes.shards == 1 else f"{sizes.shards} shards"
+    wide = ", stored as bfloat16" if sizes.disk_bytes < sizes.weight_bytes else ""
+    return (
+        f"{choice.quantization.name}: {sizes.disk_bytes:,} bytes in {shards}{wide}, "
+        f"{mebibytes(sizes.weight_bytes)} in memory."
+    )
+
+
+def broken(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` columns, ended after spaces and slashes where that can be."""
+    lines = [""]
+    for part in re.split(r"(?<=[/\\ ])", text):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        for start in range(0, len(part), width):
+            piece = part[start : start + width]
+            if start:
+                lines.append("")
+            lines[-1] += piece
+    return [line.rstrip() for line in lines]

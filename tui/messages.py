@@ -1,0 +1,65 @@
+"""What workers tell the screens; posted from threads, handled in the application's own."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    # The first screen is drawn before any of it is needed.
+    from engine.errors import WizardError
+    from engine.events import Event
+    from engine.model.facts import ModelFacts
+    from engine.model.nearby import Nearby
+    from engine.plan import ExportPlan
+    from engine.preset import PresetEntry
+    from engine.run.resume import Unfinished
+
+
+@dataclass
+class FactsRead(Message):
+    """The facts of `source`, read for a model type of `model_type`; None while it is on the Hub."""
+
+    source: str
+    model_type: str
+    revision: str
+    facts: "ModelFacts | None"
+
+
+@dataclass
+class FactsFailed(Message):
+    """Why `source` cannot be read."""
+
+    source: str
+    model_type: str
+    revision: str
+    error: "WizardError"
+
+
+@dataclass
+class EngineEvent(Message):
+    """An event of the run."""
+
+    event: "Event"
+
+
+@dataclass
+class RunRefused(Message):
+    """The run ended before its first event."""
+
+    error: "WizardError"
+
+
+@dataclass
+class StartRead(Message):
+    """What a session can begin with: presets, with the plan of each that has one, and unfinished runs."""
+
+    presets: "list[tuple[PresetEntry, ExportPlan | None]]"
+    unfinished: "list[Unfinished]"
+
+
+@dataclass
+class NearbyFound(Message):
+    """The models that are on this machine already."""
+
+    models: "list[Nearby]"

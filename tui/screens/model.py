@@ -1,0 +1,279 @@
+"""The step Model: which model, and what it is."""
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import HorizontalGroup, VerticalGroup
+from textual.content import Content
+from textual.timer import Timer
+from textual.widgets import Input, Label, OptionList, Static
+from textual.widgets.option_list import Option
+
+from engine.errors import WizardError
+from engine.model import nearby
+from engine.model import source as model_source
+from engine.model.nearby import Nearby
+from engine.plan import BUILTIN_DEMO
+from tui import facts_table, symbols
+from tui.messages import NearbyFound
+from tui.screens.step import StepScreen
+from tui.widgets.source_input import SourceInput, SourceSuggester
+
+_PAUSE = 0.3
+"""Seconds without a key before what was typed is looked at."""
+_TYPED = "model.typed"
+_OPTIONS = (
+    ("revision", "revision", "newest", "commit, branch or tag"),
+    ("conv_template", "template", "auto", "auto, none, or a name"),
+    ("model_type", "model type", "auto", "auto, or a name"),
+)
+
+
+class NearbyList(OptionList):
+    """Models that are here already."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select", "Take it", key_display="enter", tooltip="Take the highlighted model"),
+        Binding("j", "cursor_down", "Down", show=False),
+        Binding("k", "cursor_up", "Up", show=False),
+    ]
+
+
+class ModelScreen(StepScreen):
+    """A folder, a Hub id or the demo; its facts as they are read."""
+
+    STEP = "model"
+    HELP = """
+## Model
+
+The model to export, as Hugging Face publishes it: **config.json**, weights in **safetensors**, a tokenizer.
+
+- a **folder** on this machine. It starts with `/`, `~` or `.`, or lies in the current folder;
+  **tab** completes its name.
+- the **id** of a model on the Hugging Face Hub, `owner/name`. It is fetched when the export runs. Gated
+  models need a token: `hf auth login`, or HF_TOKEN.
+- **builtin:demo**, a tiny model inside the program, to see an export from start to finish.
+
+*revision* pins a commit, branch or tag of the Hub. *template* is the conversation format; `auto` derives it
+from the model's own chat template. *model type* overrides what config.json says.
+"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._timer: Timer | None = None
+        self._suggester = SourceSuggester()
+        self._typing_error: WizardError | None = None
+        self._going_on = False
+
+    def compose_body(self) -> ComposeResult:
+        """The field, then what is known about what it names."""
+        typed = self.draft.notes.get(_TYPED)
+        with VerticalGroup(classes="box", id="source-box") as box:
+            box.border_title = "Model"
+            box.border_subtitle = "a folder, owner/name on the Hub, or builtin:demo"
+            yield SourceInput(
+                value=self.draft.plan().source if typed is None else typed,
+                placeholder="./my-model   or   google/gemma-3-270m-it",
+                suggester=self._suggester,
+                id="source",
+                compact=True,
+            )
+            yield Static("", id="state", markup=False)
+        with VerticalGroup(classes="box", id="facts-box") as box:
+            box.border_title = "What it is"
+            yield Static("", id="facts")
+        here = NearbyList(id="nearby", classes="box", compact=True, markup=False)
+        here.border_title = "On this machine"
+        yield here
+        with VerticalGroup(classes="box", id="options-box") as box:
+            box.border_title = "Rarely needed"
+            plan = self.draft.plan()
+            for field, label, placeholder, told in _OPTIONS:
+                value = getattr(plan, field)
+                with HorizontalGroup(classes="field"):
+                    yield Label(label, classes="name")
+                    yield Input(
+                        value="" if value == "auto" else value,
+                        placeholder=placeholder,
+                        id=field,
+                        compact=True,
+                    )
+                    yield Label(told, classes="told")
+
+    def on_enter(self) -> None:
+        """Look around, and show what is known."""
+        self.query_one(SourceInput).focus()
+        self._look_around()
+        self._show()
+        if self.draft.is_source_given and self.draft.facts is None and not self.draft.reading:
+            self.wizard.read_facts()
+
+    @work(thread=True, group="nearby")
+    def _look_around(self) -> None:
+        self.post_message(NearbyFound(list(nearby.models(Path.cwd()))))
+
+    def on_nearby_found(self, message: NearbyFound) -> None:
+        """Offer them."""
+        self._suggester.names = tuple(model.source for model in message.models)
+        self.query_one(NearbyList).set_options([_option(model) for model in message.models])
+
+    @on(OptionList.OptionSelected, "#nearby")
+    def take(self, event: OptionList.OptionSelected) -> None:
+        """Take a model that is here."""
+        field = self.query_one(SourceInput)
+        field.value = event.option.id or ""
+        field.cursor_position = len(field.value)
+        field.focus()
+
+    @on(Input.Changed, "#source")
+    def typed(self, event: Input.Changed) -> None:
+        """Wait until the hand rests, then look at it."""
+        if event.value == self.draft.notes.get(_TYPED, self.draft.plan().source):
+            return
+        self.draft.notes[_TYPED] = event.value
+        self._typing_error = None
+        self._going_on = False
+        self.draft.choose(source="")
+        if self._timer is not None:
+            self._timer.stop()
+        self._timer = self.set_timer(_PAUSE, self._look)
+
+    @on(Input.Submitted, "#source")
+    def submitted(self) -> None:
+        """Look at it now, and go on once it was read."""
+        self._look()
+        self._going_on = True
+        self._go_on()
+
+    def _look(self) -> None:
+        """Take what was typed as the source, and read it."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        typed = str(self.draft.notes.get(_TYPED, self.draft.plan().source)).strip()
+        try:
+            source = model_source.from_preset(typed, Path.cwd()) if typed else ""
+        except WizardError as error:
+            source, self._typing_error = "", error
+        if source != self.draft.plan().source:
+            self.draft.choose(source=source)
+        if source and self.draft.facts is None:
+            self.wizard.read_facts()
+        self._show()
+
+    @on(Input.Changed)
+    def option_changed(self, event: Input.Changed) -> None:
+        """Take over what is rarely needed."""
+        field = event.input.id or ""
+        if field not in {name for name, *_ in _OPTIONS}:
+            return
+        value = event.value.strip() or ("" if field == "revision" else "auto")
+        if value == getattr(self.draft.plan(), field):
+            return
+        self.draft.choose(**{field: value})
+        if field != "conv_template" and self.draft.is_source_given:
+            if self._timer is not None:
+                self._timer.stop()
+            self._timer = self.set_timer(_PAUSE, self._look)
+
+    def draft_changed(self) -> None:
+        """Facts arrived, or a reason why there are none."""
+        super().draft_changed()
+        if self.is_mounted:
+            self._show()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._going_on or self.draft.reading:
+            return
+        self._going_on = False
+        if self.complete:
+            self.action_next()
+
+    def _show(self) -> None:
+        """Show state and facts."""
+        draft, state = self.draft, self.query_one("#state", Static)
+        error = self._typing_error or draft.facts_error
+        if error is None and draft.facts is not None:
+            error = draft.facts.unsupported
+        text, kind = self._state(error)
+        state.update(text)
+        state.set_class(kind == "error", "broken")
+        state.set_class(kind != "error", "muted")
+        state.display = bool(text)
+        facts = self.query_one("#facts", Static)
+        self.query_one("#facts-box").display = draft.facts is not None
+        self.query_one("#nearby").display = not draft.is_source_given
+        if draft.facts is not None:
+            width = max(len(name) for name, _ in facts_table.rows(draft.facts)) + 2
+            facts.update(
+                Content("\n").join(
+                    Content.assemble((f"{name:<{width}}", "$foreground-muted"), value)
+                    for name, value in facts_table.rows(draft.facts)
+                )
+            )
+
+    def _state(self, error: WizardError | None) -> tuple[str | Content, str]:
+        draft = self.draft
+        if error is not None:
+            told = "".join(f"\n{part}" for part in (error.why, error.remedy) if part)
+            return Content.assemble((f"{symbols.FAILED} {error.what}", "$text-error"), told), "error"
+        if not draft.is_source_given:
+            return "", "muted"
+        if draft.reading:
+            return f"{symbols.RUNNING} reading{symbols.ELLIPSIS}", "muted"
+        source = draft.plan().source
+        if draft.facts is not None:
+            place = "the demo model" if source == BUILTIN_DEMO else _shown(draft.facts.folder)
+            return f"{symbols.DONE} {place}", "muted"
+        return (
+            f"{symbols.DONE} A model of the Hub, fetched when the export runs. What it is, and so every "
+            "size, is known from then on.",
+            "muted",
+        )
+
+    @property
+    def complete(self) -> bool:
+        """A model is named, and nothing is known to be wrong with it."""
+        self._flush()
+        draft = self.draft
+        unsupported = draft.facts is not None and draft.facts.unsupported is not None
+        return draft.is_source_given and draft.facts_error is None and not unsupported and not draft.reading
+
+    def _flush(self) -> None:
+        """What was typed last counts, even where the hand did not rest."""
+        if self._timer is not None:
+            self._look()
+
+    def why_incomplete(self) -> str:
+        """What is missing."""
+        if self.draft.reading:
+            return "The model is still being read."
+        error = self._typing_error or self.draft.facts_error
+        if error is None and self.draft.facts is not None:
+            error = self.draft.facts.unsupported
+        return error.what if error else "Name a model first: a folder, a Hub id, or builtin:demo."
+
+    def action_next(self) -> None:
+        """Go on; where the model is still being read, as soon as it was."""
+        if not self.complete and self.draft.reading:
+            self._going_on = True
+            return
+        super().action_next()
+
+
+def _shown(folder: Path) -> str:
+    """A folder, short where it lies in the current one."""
+    here = Path.cwd()
+    return f".{os.sep}{folder.relative_to(here)}" if here in folder.parents else str(folder)
+
+
+def _option(model: Nearby) -> Option:
+    return Option(
+        Content.assemble((f"{model.source:<34} ", "$foreground"), (model.place, "$foreground-muted")),
+        id=model.source,
+    )

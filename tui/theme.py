@@ -1,0 +1,30 @@
+"""The program's own theme; Textual's can be chosen in the command palette."""
+
+from textual.theme import Theme
+
+WIZARD = Theme(
+    name="mlc-wizard",
+    primary="#6cb6c4",
+    secondary="#8f9fd8",
+    accent="#e3b273",
+    warning="#e3b273",
+    error="#e57373",
+    success="#8cc084",
+    foreground="#d7dce4",
+    background="#0f1216",
+    surface="#151a20",
+    panel="#222a33",
+    dark=True,
+    variables={
+        "border": "#6cb6c4",
+        "border-blurred": "#36414d",
+        "footer-background": "transparent",
+        "footer-key-foreground": "#6cb6c4",
+        "footer-description-foreground": "#98a2b0",
+        "block-cursor-background": "#24404a",
+        "block-cursor-foreground": "#f2f5f8",
+        "block-cursor-blurred-background": "#1b232b",
+        "block-cursor-blurred-foreground": "#d7dce4",
+        "input-selection-background": "#6cb6c4 35%",
+    },
+)
