@@ -57,10 +57,3 @@ def browser() -> "Iterator[Browser]":
 
     with Browser() as started:
         yield started
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Screens are driven against the clock of a busy machine: one of them may be tried again, once."""
-    for item in items:
-        if item.path.name.startswith("test_tui_"):
-            item.add_marker(pytest.mark.flaky(reruns=1))

@@ -11,14 +11,22 @@ import pyte
 
 from engine import process
 
-PATIENCE = 120.0
+PATIENCE = 100.0
+"""Seconds for whatever has to come."""
 
 
 class Terminal:
     """`mlc-wizard` started in `folder`, without presets and models of the person who runs the tests."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        ours = {"TERM": "xterm-256color", "HF_HUB_CACHE": str(folder / "hub"), "XDG_CONFIG_HOME": str(folder)}
+        # An exported size must not hold for a window that is resized.
+        ours = {
+            "TERM": "xterm-256color",
+            "COLUMNS": "80",
+            "LINES": "24",
+            "HF_HUB_CACHE": str(folder / "hub"),
+            "XDG_CONFIG_HOME": str(folder),
+        }
         self.screen = pyte.Screen(80, 24)
         self._stream = pyte.Stream(self.screen)
         self.raw = ""
@@ -29,7 +37,7 @@ class Terminal:
             env=process.child_environment(ours | environment),
             dimensions=(24, 80),
             encoding="utf-8",
-            timeout=120,
+            timeout=PATIENCE,
         )
 
     @property
@@ -65,7 +73,9 @@ class Terminal:
 
     def drain_until(self, condition: Callable[[], bool]) -> None:
         """Until `condition` holds, without looking at the screen: parsing every frame would lag behind."""
+        end = time.monotonic() + PATIENCE
         while not condition():
+            assert time.monotonic() < end, "It did not come to that."
             with contextlib.suppress(pexpect.TIMEOUT):
                 self._child.read_nonblocking(65536, timeout=0.05)
 

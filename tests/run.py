@@ -34,6 +34,10 @@ RUNTIME = "from engine.embedded.wasm import build; print(build.runtime(lambda *d
 # A file of tests shares a browser and an export, so one worker takes all of it. Two workers are enough: a
 # test that compiles or draws in software uses all cores by itself.
 PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile")
+# A run that is cut off must have said which test it was at.
+IN_CI = ("-v", "--durations=20")
+LIMIT_SECONDS = 3600
+"""For all tests together; a run takes a quarter of it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -46,10 +50,19 @@ def main(arguments: list[str]) -> int:
     step("Chromium", find_chromium)
     step("WebAssembly runtime", lambda: run(PYTHON, "-c", RUNTIME))
     failed = [name for name, command in STATIC_CHECKS.items() if not passes(name, command)]
-    code = subprocess.run([PYTHON, *PYTEST, *arguments], check=False).returncode
+    code = test(*(IN_CI if os.environ.get("CI") else ()), *arguments)
     if failed:
         print(f"Failed before pytest: {', '.join(failed)}", flush=True)
     return code or bool(failed)
+
+
+def test(*arguments: str) -> int:
+    """Run pytest; its exit code, or 1 where it did not end in time."""
+    try:
+        return subprocess.run([PYTHON, *PYTEST, *arguments], check=False, timeout=LIMIT_SECONDS).returncode
+    except subprocess.TimeoutExpired:
+        print(f"The tests did not end within {LIMIT_SECONDS} s.", flush=True)
+        return 1
 
 
 def step(name: str, do: Callable[[], None]) -> None:

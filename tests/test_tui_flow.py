@@ -12,7 +12,7 @@ import pytest
 from real_terminal import Terminal
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
-from tui_support import screen_text, settled, until, wizard_at
+from tui_support import screen_text, settled, until, wizard_at, words
 
 from engine import preset, runner
 from engine.events import RunEnded
@@ -140,7 +140,7 @@ async def test_a_run_that_cannot_begin_says_why_and_the_plan_can_be_mended(wizar
     async with app.run_test() as pilot:
         await settled(pilot)
         app.begin(Draft.from_plan(preset.load("demo", ["output.directory=out"])), "run")
-        await until(pilot, lambda: "did not write there" in screen_text(app), "the reason")
+        await until(pilot, lambda: "did not write there" in words(app), "the reason")
         await pilot.press("e")
         await until_step(pilot, "review")
         app.draft.choose(output=Path("other"), compile=False)

@@ -13,7 +13,7 @@ import pytest
 from runner_stand_ins import Printing
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
-from tui_support import at_every_size, screen_text, settled, snap, wizard_at
+from tui_support import at_every_size, screen_text, settled, snap, until, wizard_at
 
 from engine import preset, runner
 from engine.errors import UsageError
@@ -602,13 +602,6 @@ async def test_the_oldest_lines_go_first_and_what_is_in_sight_stays(clock: Clock
 # --- the real engine -----------------------------------------------------------------------------
 
 
-async def until(pilot: Pilot[Any], kind: type) -> None:
-    """Wait for the screen `kind`; the test's own time limit is the only one."""
-    while not isinstance(pilot.app.screen, kind):
-        await pilot.pause(0.05)
-    await pilot.pause()
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     apart = ("mlc-wizard.log", "export-receipt.json")
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name not in apart}
@@ -618,7 +611,7 @@ async def test_a_real_export_saved_as_a_preset_is_replayed_to_the_same_bytes(wiz
     draft = Draft.from_plan(dataclasses.replace(PLAN, context_window_size=None))
     app = wizard_at("run", draft)
     async with app.run_test(size=(200, 40)) as pilot:
-        await until(pilot, ResultScreen)
+        await until(pilot, lambda: isinstance(app.screen, ResultScreen), "the result", settle=False)
         text = visible(pilot)
         assert "Exported in" in text
         assert "params_shard_0.bin" in text
@@ -660,9 +653,8 @@ def hanging(wizard_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 async def child_of(pilot: Pilot[Any]) -> psutil.Process:
     view = pilot.app.screen.query_one(LogView)
-    while not (said := [line for line in view.lines if "  pid " in line]):
-        await pilot.pause(0.05)
-    return psutil.Process(int(said[-1].split()[-1]))
+    await until(pilot, lambda: any("  pid " in line for line in view.lines), "the child", settle=False)
+    return psutil.Process(int([line for line in view.lines if "  pid " in line][-1].split()[-1]))
 
 
 async def test_stop_ends_the_child_and_retry_begins_anew(hanging: None) -> None:

@@ -11,7 +11,7 @@ import pytest
 from published_models import GEMMA
 from textual.pilot import Pilot
 from textual.widgets import Input
-from tui_support import SIZES, screen_text, settled, snap, wizard_at
+from tui_support import SIZES, screen_text, settled, snap, until, wizard_at, words
 
 from engine import choices
 from engine.backends.base import shell_line
@@ -56,18 +56,6 @@ async def know(pilot: Pilot[Any], facts: ModelFacts = GEMMA) -> None:
     app.draft.facts = facts
     app.show_draft()
     await settled(pilot)
-
-
-async def until(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:
-    """Go on as soon as `condition` holds; a test that waits for ever is ended by its timeout."""
-    while not condition():
-        await pilot.pause(0.01)
-    await settled(pilot)
-
-
-def words(app: WizardApp) -> str:
-    """What is on the screen, in one line without the frames."""
-    return " ".join(screen_text(app).translate(str.maketrans(dict.fromkeys("│╭╮╰╯─", " "))).split())
 
 
 def step_of(app: WizardApp) -> str:
@@ -308,7 +296,7 @@ async def test_weights_only_is_a_choice_of_its_own() -> None:
         assert (app.draft.plan().device, app.draft.plan().compile) == ("cpu", False)
         await pilot.press("enter")
         await settled(pilot)
-        await until(pilot, lambda: "convert_weight" in words(app))
+        await until(pilot, lambda: "convert_weight" in words(app), "the commands")
         assert "engine.embedded compile" not in words(app)
 
 
@@ -351,14 +339,14 @@ async def test_the_review_asks_again_for_another_folder(home: Path) -> None:
         await settled(pilot)
         assert "84.0 GB free" in screen_text(app)
         await pilot.press("o", "home", "ctrl+k", *"foreign", "enter")
-        await until(pilot, lambda: "did not write there" in screen_text(app))
+        await until(pilot, lambda: "did not write there" in words(app), "the reason")
         assert isinstance(app.screen, ReviewScreen)
         assert not app.screen.complete
         await pilot.press("ctrl+r")
         await settled(pilot)
         assert step_of(app) == "review"
         await pilot.press("o", "end", "2", "enter")
-        await until(pilot, lambda: "Made by the run" in screen_text(app))
+        await until(pilot, lambda: "Made by the run" in words(app), "the new folder")
         assert app.draft.plan().output == Path("foreign2")
         await pilot.press("o", "home", "ctrl+k")
         await settled(pilot)
@@ -371,7 +359,7 @@ async def test_the_review_takes_advice_and_shows_the_new_commands() -> None:
         await settled(pilot)
         assert "Context above the model's maximum" in screen_text(app)
         await pilot.press("u")
-        await until(pilot, lambda: "--context-window-size 1024" in words(app))
+        await until(pilot, lambda: "--context-window-size 1024" in words(app), "the new commands")
         assert app.draft.plan().context_window_size == 1024
         assert "Context above" not in screen_text(app)
 
@@ -403,7 +391,7 @@ async def test_an_answer_about_another_plan_is_not_shown() -> None:
         await settled(pilot)
         other = replace(app.draft.plan(), output=Path("elsewhere"))
         app.screen.post_message(Reviewed(other, commands=("rm -rf /",)))
-        await until(pilot, lambda: "convert_weight" in screen_text(app))
+        await until(pilot, lambda: "convert_weight" in words(app), "the commands")
         assert "rm -rf" not in screen_text(app)
 
 

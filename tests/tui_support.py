@@ -27,6 +27,10 @@ def wizard_at(step: str, draft: Draft | None = None) -> WizardApp:
     return app
 
 
+PATIENCE = 100
+"""Seconds for what a test waits for, on a machine that does something else as well."""
+
+
 async def settled(pilot: Pilot[Any]) -> None:
     """Wait until no worker works and every message was handled."""
     await pilot.pause()
@@ -58,11 +62,19 @@ def screen_text(app: App[Any]) -> str:
     return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 
 
-async def until(pilot: Pilot[Any], condition: Callable[[], bool], what: str) -> None:
-    """Wait for what a worker brings about; fail with the screen where it does not come or the app is gone."""
-    deadline = time.monotonic() + 300
+def words(app: App[Any]) -> str:
+    """What is on the screen, in one line without the frames: wherever it breaks, a sentence is found."""
+    return " ".join(screen_text(app).translate(str.maketrans(dict.fromkeys("│╭╮╰╯─", " "))).split())
+
+
+async def until(pilot: Pilot[Any], condition: Callable[[], bool], what: str, *, settle: bool = True) -> None:
+    """Wait for what a worker brings about; fail with the screen where it does not come or the app is gone.
+
+    `settle` waits for all workers afterwards; a run under way is one that does not end.
+    """
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline or pilot.app._exception is not None or not pilot.app.is_running:
             pytest.fail(f"Waited in vain for {what}. The screen:\n{screen_text(pilot.app)}")
         await pilot.pause(0.05)
-    await settled(pilot)
+    await (settled(pilot) if settle else pilot.pause())

@@ -106,6 +106,8 @@ def _without_preset(arguments: argparse.Namespace) -> int:
     if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         from tui.app import WizardApp
 
+        for fixed in ("COLUMNS", "LINES"):  # exported, they would stand for the size whatever the window does
+            os.environ.pop(fixed, None)
         app = WizardApp()
         app.run()
         return app.return_code or 0

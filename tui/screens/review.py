@@ -153,6 +153,7 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
         super().__init__()
         self._found: Reviewed | None = None
         self._asking: Timer | None = None
+        self._going_on = False
 
     def compose_body(self) -> ComposeResult:
         """Output, plan and machine, advice, commands."""
@@ -247,9 +248,18 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
     def _answered(self, message: Reviewed) -> None:
         self._found = message
         self.draft_changed()
+        if self._going_on and self._current is not None:
+            self.action_next()
+
+    def action_next(self) -> None:
+        """Run; where the plan is still being looked at, as soon as it was."""
+        self._going_on = self._current is None and self._against() is None
+        if not self._going_on:
+            super().action_next()
 
     @on(Input.Changed, "#folder")
     def _typed(self, event: Input.Changed) -> None:
+        self._going_on = False
         text = event.value.strip()
         if text:
             self.draft.choose(output=Path(text).expanduser())
