@@ -11,7 +11,7 @@ import pytest
 from published_models import GEMMA
 from textual.pilot import Pilot
 from textual.widgets import Input
-from tui_support import SIZES, screen_text, settled, snap, until, wizard_at, words
+from tui_support import SIZES, screen_text, settled, snap, told, until, wizard_at, words
 
 from engine import choices
 from engine.backends.base import shell_line
@@ -339,7 +339,7 @@ async def test_the_review_asks_again_for_another_folder(home: Path) -> None:
         await settled(pilot)
         assert "84.0 GB free" in screen_text(app)
         await pilot.press("o", "home", "ctrl+k", *"foreign", "enter")
-        await until(pilot, lambda: "did not write there" in words(app), "the reason")
+        await until(pilot, lambda: "did not write there" in told(app, "#refused"), "the reason")
         assert isinstance(app.screen, ReviewScreen)
         assert not app.screen.complete
         await pilot.press("ctrl+r")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from tui.app import WizardApp
 from tui.draft import Draft
@@ -65,6 +65,12 @@ def screen_text(app: App[Any]) -> str:
 def words(app: App[Any]) -> str:
     """What is on the screen, in one line without the frames: wherever it breaks, a sentence is found."""
     return " ".join(screen_text(app).translate(str.maketrans(dict.fromkeys("│╭╮╰╯─", " "))).split())
+
+
+def told(app: App[Any], selector: str) -> str:
+    """What the Static `selector` says, wherever it breaks on the screen; "" while it is hidden."""
+    found = app.screen.query_one(selector, Static)
+    return str(found.content) if found.display else ""
 
 
 async def until(pilot: Pilot[Any], condition: Callable[[], bool], what: str, *, settle: bool = True) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from tvm import te, tirx
 
 from engine.catalog import Quantization
-from engine.embedded.kernels.linear import group_reader, plain_reader
+from engine.embedded.kernels.linear.weights import group_reader, plain_reader
 from engine.embedded.spec import Activation
 
 
