@@ -10,7 +10,6 @@ Needs `npm ci` in this folder, and Chromium. WebGPU is SwiftShader's, on the CPU
 
 import base64
 import json
-import shutil
 import subprocess
 import tempfile
 import time
@@ -22,23 +21,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from browser import chromium
 from browser.server import NODE_MODULES, Server
 from numpy.typing import NDArray
 from playwright.sync_api import ConsoleMessage, Error, sync_playwright
 
 WEBLLM_VERSION = "0.2.86"
-FLAGS = (
-    "--headless",
-    "--enable-unsafe-webgpu",
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--remote-debugging-port=0",
-)
 START_SECONDS = 60
 CONSOLE_LINES = 40
 
@@ -60,13 +48,6 @@ class Reply:
     logits: NDArray[np.float32]
     finish_reason: str
     usage: dict[str, Any]
-
-
-def _chromium() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    raise BrowserError("No Chromium: install the browser (Debian: apt install chromium).")
 
 
 def _check_packages() -> None:
@@ -93,7 +74,14 @@ class Browser:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="browser")
         self._profile = tempfile.TemporaryDirectory(prefix="mlc-wizard-browser-", ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
-            [_chromium(), *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"],
+            [
+                chromium.executable(),
+                *chromium.FLAGS,
+                "--headless",
+                "--remote-debugging-port=0",
+                f"--user-data-dir={self._profile.name}",
+                "about:blank",
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -14,7 +14,6 @@ function, with no wasm runtime between.
 import base64
 import ctypes
 import re
-import shutil
 import struct
 import sys
 from collections.abc import Iterator
@@ -27,21 +26,13 @@ from unittest import mock
 
 import numpy as np
 import tvm
+from browser import chromium
 from playwright.sync_api import sync_playwright
 from tvm import relax
 from tvm.target import Target
 from tvm_ffi.registry import remove_global_func
 
 ORIGIN = "http://localhost/"  # a secure context, answered by the test itself
-CHROMIUM_FLAGS = (
-    "--enable-unsafe-webgpu",
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 # Host functions check the device of their arguments: these live in this process.
 TARGET = Target({"kind": "webgpu", "target_device_type": 1}, host={"kind": "llvm"})
 
@@ -79,11 +70,6 @@ def _kernel(name: str, wgsl: str, tags: tuple[str, ...]) -> Kernel:
     types = re.findall(r"\w+: (\w+)", pods[1])
     writes = tuple(access == "read_write" for _, access in bindings)
     return Kernel(name, wgsl, tags, writes, tuple(types[:-1]))
-
-
-def _chromium() -> str | None:
-    """The system's browser, or None for the one that playwright installed."""
-    return shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 
 
 def _as_numpy(value: Any) -> Any:
@@ -131,7 +117,7 @@ class WebGPU:
     def __enter__(self) -> Self:
         self._playwright = sync_playwright().start()
         self._browser = self._playwright.chromium.launch(
-            executable_path=_chromium(), headless=True, args=list(CHROMIUM_FLAGS)
+            executable_path=chromium.executable(), headless=True, args=list(chromium.FLAGS)
         )
         self._page = self._browser.new_page()
         self._page.route(
