@@ -13,7 +13,7 @@ from webgpu_kernels.device import WebGPU
 
 from engine.embedded.kernels.attention import cpu, gpu
 from engine.embedded.kernels.attention.shape import NONE, AttentionShape
-from engine.embedded.kernels.attention.signatures import paged_decode, paged_prefill, ragged_prefill
+from engine.embedded.kernels.attention.signatures import merge, paged_decode, paged_prefill, ragged_prefill
 
 Call = Callable[..., None]
 BASE = AttentionShape(num_heads=4, num_kv_heads=2, head_dim=32, dtype="float32", window=16)
@@ -24,6 +24,8 @@ SHAPES = {
     "head not a multiple of 16": replace(BASE, num_heads=3, num_kv_heads=3, head_dim=40),
     "group not a divisor of 16": replace(BASE, num_heads=6, num_kv_heads=2, head_dim=64),
     "wide": replace(BASE, num_heads=4, num_kv_heads=1, head_dim=256),
+    "softcap": replace(BASE, softcap=2.0),
+    "softcap, wide": replace(BASE, head_dim=256, softcap=0.5),
     "many heads to one": replace(BASE, num_heads=40, num_kv_heads=1, head_dim=16),
 }
 
@@ -69,6 +71,8 @@ def reference(
     """Outputs [n, heads, d] and base 2 lse [n, heads] in float64; scale < 0 says windowed."""
     k, v = (np.repeat(a.astype("f8"), shape.group, axis=1) for a in (k, v))
     scores = np.einsum("nhd,mhd->hnm", q.astype("f8"), k) * abs(scale)
+    if shape.softcap is not None:
+        scores = shape.softcap * np.tanh(scores / shape.softcap)
     distance = q_positions[:, None] - k_positions[None, :]
     seen = distance >= 0
     if scale < 0 and shape.window is not None:
@@ -196,7 +200,7 @@ def test_merge_is_attention_over_both_sets(backend: Backend, name: str) -> None:
     b, lse_b = reference(shape, q, k[9:], v[9:], positions, at[9:], scale)
     lse_b[5:9], b[5:9] = NONE, 0  # rows that see nothing in the second set
     a4, la4, b4, lb4 = (np.ascontiguousarray(x, dtype="f4") for x in (a, lse_a, b, lse_b))
-    backend.call(backend.schedule.merge(shape), a4, la4, b4, lb4)
+    backend.call(merge(shape, backend.schedule.merge_body(shape)), a4, la4, b4, lb4)
     want, want_lse = reference(shape, q, k, v, positions, at, scale)
     want[5:9], want_lse[5:9] = a[5:9], lse_a[5:9]
     _check(a4, la4, want, want_lse)
@@ -209,7 +213,7 @@ def test_kernels_stay_within_what_every_webgpu_device_offers(webgpu: WebGPU) -> 
             ragged_prefill(shape, prefill),
             paged_prefill(shape, prefill),
             paged_decode(shape, decode),
-            gpu.merge(shape),
+            merge(shape, gpu.merge_body(shape)),
         ):
             for kernel in webgpu.kernels(func.with_attr("global_symbol", "main")).values():
                 assert np.prod(kernel.workgroup) <= 256

@@ -66,6 +66,7 @@ def emit_create_function(
     gpu = target.kind.name != "llvm"
     schedule = gpu_schedule if gpu else cpu
     prefill, decode = schedule.prefill_body(shape), schedule.decode_body(shape)
+    merge = signatures.merge(shape, schedule.merge_body(shape))
     hkv, d, dtype, page_size = shape.num_kv_heads, shape.head_dim, shape.dtype, shape.page_size
 
     with bb.function(name, params):
@@ -106,7 +107,7 @@ def emit_create_function(
                 none,  # token trees: with pages, without
                 none,
                 none,  # latent attention
-                relax.Tuple([bb.add_func(schedule.merge(shape), "attention_merge")]),
+                relax.Tuple([bb.add_func(merge, "attention_merge")]),
                 bb.add_func(_split_qkv(shape), "split_qkv"),
                 bb.add_func(copy_page, "kv_cache_copy_single_page"),
                 bb.add_func(pages._kv_cache_debug_get_kv(num_layers, hkv, d, dtype), "kv_cache_debug_get_kv"),

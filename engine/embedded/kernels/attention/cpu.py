@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import tvm
 from tvm.script import tirx as T
 
 from engine.embedded.kernels.attention.shape import (
-    LOG2_E,
     NONE,
     AttentionShape,
     first_visible,
+    score,
     visible,
 )
 
@@ -34,7 +33,7 @@ def _row(shape: AttentionShape) -> Any:
                 st[2] = T.float32(0)
                 for x in T.serial(d):
                     st[2] += T.Cast("float32", q[i, h, x]) * key(begin[0] + jj, h // group, x)
-                st[2] = st[2] * T.abs(sm_scale) * T.float32(LOG2_E)
+                st[2] = score(st[2], sm_scale, shape)
                 st[3] = T.max(st[0], st[2])
                 st[1] = st[1] * T.exp2(st[0] - st[3]) + T.exp2(st[2] - st[3])
                 for x in T.serial(d):
@@ -102,18 +101,12 @@ def decode_body(shape: AttentionShape) -> Any:
     return body
 
 
-def merge(shape: AttentionShape) -> tvm.tirx.PrimFunc:
-    """Join the outputs over two sets of keys, in place in the first."""
+def merge_body(shape: AttentionShape) -> Any:
+    """The body of the merge kernel."""
     hq, d, dtype = shape.num_heads, shape.head_dim, shape.dtype
 
-    @T.prim_func(private=True, s_tir=True)
-    def attention_merge(vo: T.handle, vl: T.handle, vo2: T.handle, vl2: T.handle):
-        T.func_attr({"tirx.is_scheduled": True})
-        n = T.int32()
-        o = T.match_buffer(vo, (n, hq, d), dtype)
-        lse = T.match_buffer(vl, (n, hq), "float32")
-        o2 = T.match_buffer(vo2, (n, hq, d), dtype)
-        lse2 = T.match_buffer(vl2, (n, hq), "float32")
+    @T.macro
+    def body(o, lse, o2, lse2, n):
         for i in T.serial(n):
             for h in T.serial(hq):
                 with T.sblock("merge"):
@@ -130,4 +123,4 @@ def merge(shape: AttentionShape) -> tvm.tirx.PrimFunc:
                         )
                     lse[i, h] = st[0] + T.log2(st[3])
 
-    return attention_merge
+    return body

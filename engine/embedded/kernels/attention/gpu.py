@@ -1,6 +1,7 @@
-"""The GPU schedule: bodies of prefill and decode, and the merge."""
+"""The GPU schedule: bodies of prefill, decode and merge."""
 
-import tvm
+from typing import Any
+
 from tvm.script import tirx as T
 
 from engine.embedded.kernels.attention.gpu_decode import decode_body
@@ -8,25 +9,19 @@ from engine.embedded.kernels.attention.gpu_limits import THREADS
 from engine.embedded.kernels.attention.gpu_prefill import prefill_body
 from engine.embedded.kernels.attention.shape import AttentionShape
 
-__all__ = ["decode_body", "merge", "prefill_body"]
+__all__ = ["decode_body", "merge_body", "prefill_body"]
 
 
-def merge(shape: AttentionShape) -> tvm.tirx.PrimFunc:
-    """Join the outputs over two sets of keys, in place in the first.
+def merge_body(shape: AttentionShape) -> Any:
+    """The body of the merge kernel.
 
     One thread reads and writes lse and hands the weights to the others through shared memory: TVM's
     own kernel let all threads read what one of them overwrites.
     """
     hq, d, dtype = shape.num_heads, shape.head_dim, shape.dtype
 
-    @T.prim_func(private=True, s_tir=True)
-    def attention_merge(vo: T.handle, vl: T.handle, vo2: T.handle, vl2: T.handle):
-        T.func_attr({"tirx.is_scheduled": True})
-        n = T.int32()
-        o = T.match_buffer(vo, (n, hq, d), dtype)
-        lse = T.match_buffer(vl, (n, hq), "float32")
-        o2 = T.match_buffer(vo2, (n, hq, d), dtype)
-        lse2 = T.match_buffer(vl2, (n, hq), "float32")
+    @T.macro
+    def body(o, lse, o2, lse2, n):
         for i in T.thread_binding(n, thread="blockIdx.x"):
             for h in T.thread_binding(hq, thread="blockIdx.y"):
                 for tx in T.thread_binding(THREADS, thread="threadIdx.x"):
@@ -50,4 +45,4 @@ def merge(shape: AttentionShape) -> tvm.tirx.PrimFunc:
                                     + T.Cast("float32", o2[i, h, s * THREADS + tx]) * share[1],
                                 )
 
-    return attention_merge
+    return body

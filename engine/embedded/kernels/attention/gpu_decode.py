@@ -6,10 +6,10 @@ from tvm.script import tirx as T
 
 from engine.embedded.kernels.attention.gpu_limits import THREADS, padded, slice_width
 from engine.embedded.kernels.attention.shape import (
-    LOG2_E,
     NONE,
     AttentionShape,
     first_visible,
+    score,
 )
 
 
@@ -40,7 +40,7 @@ def decode_body(shape: AttentionShape) -> Any:
                         qs = T.sblock_alloc_buffer((group, whole), "float32", scope="shared")
                         ks = T.sblock_alloc_buffer((width, tile_keys), "float32", scope="shared")
                         # Read and written apart: TVM's sync planner takes one buffer for a race.
-                        score = T.sblock_alloc_buffer((rows, tile_keys), "float32", scope="shared")
+                        seen = T.sblock_alloc_buffer((rows, tile_keys), "float32", scope="shared")
                         prob = T.sblock_alloc_buffer((rows, tile_keys), "float32", scope="shared")
                         # per head: maximum, sum, factor for what came before this tile
                         top = T.sblock_alloc_buffer((rows,), "float32", scope="shared")
@@ -102,10 +102,10 @@ def decode_body(shape: AttentionShape) -> Any:
                                             )
                             for i in T.serial(scores):
                                 if i * THREADS + tx < group * tile_keys:
-                                    score[(i * THREADS + tx) // tile_keys, (i * THREADS + tx) % tile_keys] = (
+                                    seen[(i * THREADS + tx) // tile_keys, (i * THREADS + tx) % tile_keys] = (
                                         T.if_then_else(
                                             start + (i * THREADS + tx) % tile_keys < at[1],
-                                            part[i] * T.abs(sm_scale) * T.float32(LOG2_E),
+                                            score(part[i], sm_scale, shape),
                                             T.float32(NONE),
                                         )
                                     )
@@ -115,13 +115,13 @@ def decode_body(shape: AttentionShape) -> Any:
                                 one[1] = total[tx]
                                 one[3] = one[0]
                                 for c in T.serial(tile_keys):
-                                    one[0] = T.max(one[0], score[tx, c])
+                                    one[0] = T.max(one[0], seen[tx, c])
                                 one[3] = T.exp2(one[3] - one[0])
                                 one[1] = one[1] * one[3]
                                 for c in T.serial(tile_keys):
                                     one[2] = T.if_then_else(
-                                        score[tx, c] > T.float32(NONE),
-                                        T.exp2(score[tx, c] - one[0]),
+                                        seen[tx, c] > T.float32(NONE),
+                                        T.exp2(seen[tx, c] - one[0]),
                                         T.float32(0),
                                     )
                                     prob[tx, c] = one[2]

@@ -6,10 +6,10 @@ from tvm.script import tirx as T
 
 from engine.embedded.kernels.attention.gpu_limits import SIDE, padded, slice_width
 from engine.embedded.kernels.attention.shape import (
-    LOG2_E,
     NONE,
     AttentionShape,
     first_visible,
+    score,
     visible,
 )
 
@@ -37,7 +37,7 @@ def prefill_body(shape: AttentionShape) -> Any:
                             T.writes()
                             qs = T.sblock_alloc_buffer((SIDE, whole), "float32", scope="shared")
                             kv = T.sblock_alloc_buffer((width, SIDE), "float32", scope="shared")
-                            score = T.sblock_alloc_buffer((SIDE, SIDE), "float32", scope="shared")
+                            seen = T.sblock_alloc_buffer((SIDE, SIDE), "float32", scope="shared")
                             prob = T.sblock_alloc_buffer((SIDE, SIDE), "float32", scope="shared")
                             acc = T.sblock_alloc_buffer((slices * columns,), "float32", scope="local")
                             # maximum, sum, this score, maximum before this tile
@@ -93,7 +93,7 @@ def prefill_body(shape: AttentionShape) -> Any:
                                     T.tvm_storage_sync("shared")
                                     for x in T.serial(width):
                                         st[2] += qs[ty, s * width + x] * kv[x, tx]
-                                score[ty, tx] = T.if_then_else(
+                                seen[ty, tx] = T.if_then_else(
                                     token < length
                                     and start + tx < key_length
                                     and visible(
@@ -102,16 +102,16 @@ def prefill_body(shape: AttentionShape) -> Any:
                                         sm_scale,
                                         shape,
                                     ),
-                                    st[2] * T.abs(sm_scale) * T.float32(LOG2_E),
+                                    score(st[2], sm_scale, shape),
                                     T.float32(NONE),
                                 )
                                 T.tvm_storage_sync("shared")
                                 st[3] = st[0]
                                 for c in T.serial(SIDE):
-                                    st[0] = T.max(st[0], score[ty, c])
+                                    st[0] = T.max(st[0], seen[ty, c])
                                 prob[ty, tx] = T.if_then_else(
-                                    score[ty, tx] > T.float32(NONE),
-                                    T.exp2(score[ty, tx] - st[0]),
+                                    seen[ty, tx] > T.float32(NONE),
+                                    T.exp2(seen[ty, tx] - st[0]),
                                     T.float32(0),
                                 )
                                 st[3] = T.exp2(st[3] - st[0])

@@ -6,6 +6,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from engine.embedded.kernels.arithmetic import tanh
+
 NONE = -1e30
 LOG2_E = 1.4426950408889634
 
@@ -18,6 +20,7 @@ class AttentionShape:
     """Heads and window of the attention layers; `dtype` is that of queries, keys and values.
 
     `window` is the one window in tokens that windowed layers have, None if no layer has one.
+    `softcap` bounds the scaled scores of all layers to +-softcap.
     """
 
     num_heads: int
@@ -25,12 +28,24 @@ class AttentionShape:
     head_dim: int
     dtype: str
     window: int | None
+    softcap: float | None = None
     page_size: int = 16
 
     @property
     def group(self) -> int:
         """Query heads that share a key head."""
         return self.num_heads // self.num_kv_heads
+
+
+def score(product: Any, sm_scale: Any, shape: AttentionShape) -> Any:
+    """The score in base 2 of a query with a key, before the mask: what exp2 takes.
+
+    Softcapping is Gemma 2's: softcap * tanh(scaled product / softcap).
+    """
+    if shape.softcap is None:
+        return product * T.abs(sm_scale) * T.float32(LOG2_E)
+    capped = tanh(product * T.abs(sm_scale) / T.float32(shape.softcap))
+    return capped * T.float32(shape.softcap * LOG2_E)
 
 
 def visible(key_position: Any, query_position: Any, sm_scale: Any, shape: AttentionShape) -> Any:

@@ -4,7 +4,6 @@ A body sees queries, and for a sequence `b` a triple keys(b) = (how many, reader
 values), whether those lie in pages or in the chunk itself.
 """
 
-from functools import partial
 from typing import Any
 
 import tvm
@@ -18,17 +17,65 @@ from engine.embedded.kernels.attention.shape import (
 )
 
 
-def _paged_keys(pages: Any, indptr: Any, values: Any, last: Any, *, page_size: int) -> Any:
-    return lambda b: (
-        paged_length(indptr, last, b, page_size),
-        page_element(pages, values, indptr[b], 0, page_size),
-        page_element(pages, values, indptr[b], 1, page_size),
-    )
+def _attend(shape: AttentionShape, body: Any) -> Any:
+    """What all have in common: queries with their positions, where keys begin, and the results.
+
+    `vqi` is None where every sequence has one query.
+    """
+    hq, d, dtype = shape.num_heads, shape.head_dim, shape.dtype
+
+    @T.macro
+    def attend(vq, vqi, keys, vqp, vkp, vo, vl, B, n, sm_scale):
+        qp_offset = T.int32()
+        kp_offset = T.int32()
+        q = T.match_buffer(vq, (n, hq, d), dtype)
+        qp = T.match_buffer(vqp, (n,), "int32", elem_offset=qp_offset)
+        kp = T.match_buffer(vkp, (B,), "int32", elem_offset=kp_offset)
+        o = T.match_buffer(vo, (n, hq, d), dtype)
+        lse = T.match_buffer(vl, (n, hq), "float32")
+        if vqi is None:
+            body(q, keys, qp, kp, o, lse, B, sm_scale)
+        else:
+            qi_offset = T.int32()
+            qi = T.match_buffer(vqi, (B + 1,), "int32", elem_offset=qi_offset)
+            body(q, qi, keys, qp, kp, o, lse, B, n, sm_scale)
+
+    return attend
+
+
+def _attend_to_pages(shape: AttentionShape, body: Any) -> Any:
+    """`_attend` with the keys of the cache."""
+    hkv, d, dtype, ps = shape.num_kv_heads, shape.head_dim, shape.dtype, shape.page_size
+    attend = _attend(shape, body)
+
+    def keys(pages: Any, indptr: Any, values: Any, last: Any) -> Any:
+        return lambda b: (
+            paged_length(indptr, last, b, ps),
+            page_element(pages, values, indptr[b], 0, ps),
+            page_element(pages, values, indptr[b], 1, ps),
+        )
+
+    @T.macro
+    def attend_to_pages(vq, vqi, vp, vpi, vpv, vll, vkp, vqp, vo, vl, B, n, sm_scale):
+        num_pages = T.int32()
+        max_pages = T.int32()
+        pages_offset = T.int64()
+        pi_offset = T.int32()
+        pv_offset = T.int32()
+        ll_offset = T.int32()
+        p = T.match_buffer(vp, (max_pages, 2, hkv, ps, d), dtype, elem_offset=pages_offset)
+        pi = T.match_buffer(vpi, (B + 1,), "int32", elem_offset=pi_offset)
+        pv = T.match_buffer(vpv, (num_pages,), "int32", elem_offset=pv_offset)
+        ll = T.match_buffer(vll, (B,), "int32", elem_offset=ll_offset)
+        attend(vq, vqi, keys(p, pi, pv, ll), vqp, vkp, vo, vl, B, n, sm_scale)
+
+    return attend_to_pages
 
 
 def ragged_prefill(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
     """Queries against the keys of the same chunk, around `body(q, q_indptr, b -> keys, ...)`."""
-    hq, hkv, d, dtype = shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.dtype
+    hkv, d, dtype = shape.num_kv_heads, shape.head_dim, shape.dtype
+    attend = _attend(shape, body)
 
     def keys(k: Any, v: Any, k_indptr: Any) -> Any:
         return lambda b: (
@@ -58,35 +105,18 @@ def ragged_prefill(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
         B = T.int32()
         n = T.int32()
         m = T.int32()
-        qi_offset = T.int32()
         ki_offset = T.int32()
-        qp_offset = T.int32()
-        kp_offset = T.int32()
-        q = T.match_buffer(vq, (n, hq, d), dtype)
-        qi = T.match_buffer(vqi, (B + 1,), "int32", elem_offset=qi_offset)
         k = T.match_buffer(vk, (m, hkv, d), dtype)
         v = T.match_buffer(vv, (m, hkv, d), dtype)
         ki = T.match_buffer(vki, (B + 1,), "int32", elem_offset=ki_offset)
-        qp = T.match_buffer(vqp, (n,), "int32", elem_offset=qp_offset)
-        kp = T.match_buffer(vkp, (B,), "int32", elem_offset=kp_offset)
-        o = T.match_buffer(vo, (n, hq, d), dtype)
-        lse = T.match_buffer(vl, (n, hq), "float32")
-        body(q, qi, keys(k, v, ki), qp, kp, o, lse, B, n, sm_scale)
+        attend(vq, vqi, keys(k, v, ki), vqp, vkp, vo, vl, B, n, sm_scale)
 
     return func
 
 
 def paged_prefill(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
     """Queries against keys in the cache, around the same `body` as the ragged kernel's."""
-    hq, hkv, d, dtype, ps = (
-        shape.num_heads,
-        shape.num_kv_heads,
-        shape.head_dim,
-        shape.dtype,
-        shape.page_size,
-    )
-
-    keys = partial(_paged_keys, page_size=ps)
+    attend = _attend_to_pages(shape, body)
 
     @T.prim_func(private=True, s_tir=True)
     def func(
@@ -109,41 +139,14 @@ def paged_prefill(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
         T.func_attr({"tirx.is_scheduled": True})
         B = T.int32()
         n = T.int32()
-        num_pages = T.int32()
-        max_pages = T.int32()
-        pages_offset = T.int64()
-        qi_offset = T.int32()
-        pi_offset = T.int32()
-        pv_offset = T.int32()
-        ll_offset = T.int32()
-        qp_offset = T.int32()
-        kp_offset = T.int32()
-        q = T.match_buffer(vq, (n, hq, d), dtype)
-        qi = T.match_buffer(vqi, (B + 1,), "int32", elem_offset=qi_offset)
-        p = T.match_buffer(vp, (max_pages, 2, hkv, ps, d), dtype, elem_offset=pages_offset)
-        pi = T.match_buffer(vpi, (B + 1,), "int32", elem_offset=pi_offset)
-        pv = T.match_buffer(vpv, (num_pages,), "int32", elem_offset=pv_offset)
-        ll = T.match_buffer(vll, (B,), "int32", elem_offset=ll_offset)
-        kp = T.match_buffer(vkp, (B,), "int32", elem_offset=kp_offset)
-        qp = T.match_buffer(vqp, (n,), "int32", elem_offset=qp_offset)
-        o = T.match_buffer(vo, (n, hq, d), dtype)
-        lse = T.match_buffer(vl, (n, hq), "float32")
-        body(q, qi, keys(p, pi, pv, ll), qp, kp, o, lse, B, n, sm_scale)
+        attend(vq, vqi, vp, vpi, vpv, vll, vkp, vqp, vo, vl, B, n, sm_scale)
 
     return func
 
 
 def paged_decode(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
     """One query a sequence against keys in the cache, around `body(q, b -> keys, ...)`."""
-    hq, hkv, d, dtype, ps = (
-        shape.num_heads,
-        shape.num_kv_heads,
-        shape.head_dim,
-        shape.dtype,
-        shape.page_size,
-    )
-
-    keys = partial(_paged_keys, page_size=ps)
+    attend = _attend_to_pages(shape, body)
 
     @T.prim_func(private=True, s_tir=True)
     def func(
@@ -163,23 +166,23 @@ def paged_decode(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
     ):
         T.func_attr({"tirx.is_scheduled": True})
         B = T.int32()
-        num_pages = T.int32()
-        max_pages = T.int32()
-        pages_offset = T.int64()
-        pi_offset = T.int32()
-        pv_offset = T.int32()
-        ll_offset = T.int32()
-        qp_offset = T.int32()
-        kp_offset = T.int32()
-        q = T.match_buffer(vq, (B, hq, d), dtype)
-        p = T.match_buffer(vp, (max_pages, 2, hkv, ps, d), dtype, elem_offset=pages_offset)
-        pi = T.match_buffer(vpi, (B + 1,), "int32", elem_offset=pi_offset)
-        pv = T.match_buffer(vpv, (num_pages,), "int32", elem_offset=pv_offset)
-        ll = T.match_buffer(vll, (B,), "int32", elem_offset=ll_offset)
-        kp = T.match_buffer(vkp, (B,), "int32", elem_offset=kp_offset)
-        qp = T.match_buffer(vqp, (B,), "int32", elem_offset=qp_offset)
-        o = T.match_buffer(vo, (B, hq, d), dtype)
-        lse = T.match_buffer(vl, (B, hq), "float32")
-        body(q, keys(p, pi, pv, ll), qp, kp, o, lse, B, sm_scale)
+        attend(vq, None, vp, vpi, vpv, vll, vkp, vqp, vo, vl, B, B, sm_scale)
 
     return func
+
+
+def merge(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
+    """Join the outputs over two sets of keys in place of the first, by `body(o, lse, o2, lse2, n)`."""
+    hq, d, dtype = shape.num_heads, shape.head_dim, shape.dtype
+
+    @T.prim_func(private=True, s_tir=True)
+    def attention_merge(vo: T.handle, vl: T.handle, vo2: T.handle, vl2: T.handle):
+        T.func_attr({"tirx.is_scheduled": True})
+        n = T.int32()
+        o = T.match_buffer(vo, (n, hq, d), dtype)
+        lse = T.match_buffer(vl, (n, hq), "float32")
+        o2 = T.match_buffer(vo2, (n, hq, d), dtype)
+        lse2 = T.match_buffer(vl2, (n, hq), "float32")
+        body(o, lse, o2, lse2, n)
+
+    return attention_merge
