@@ -24,7 +24,6 @@ def model(
     window = more.get("window")
     spec = DecoderSpec(
         model_type=name,
-        prefix="model.",
         vocab_size=vocab,
         hidden_size=hidden,
         intermediate_size=inter,
@@ -33,12 +32,13 @@ def model(
         head_dim=head_dim,
         layers=(LayerSpec(rope_theta=1e4, window=window),) * layers,
         activation="silu",
-        rms_norm_eps=1e-6,
+        norm_eps=1e-6,
         attention_scale=1.0,
+        rotary_dim=head_dim,
         tie_word_embeddings=more.get("tied", True),
-        sandwich_norms=name.startswith("gemma3"),
-        qk_norm=name.startswith("gemma3"),
-        fused_qkv=False,
+        norm_placement="sandwich" if name.startswith("gemma3") else "pre",
+        qk_norm="head" if name.startswith("gemma3") else None,
+        qkv_layout="apart",
     )
     parameters = decoder_parameters(spec)
     tensors = {}

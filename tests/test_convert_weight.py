@@ -192,7 +192,7 @@ def test_storage_order_is_by_file_then_as_the_source_lists_tensors(tmp_path: Pat
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
 
     def parameter(name: str, *sources: str) -> Parameter:
-        return Parameter(name=name, shape=(len(sources), 1), sources=sources, kind="linear")
+        return Parameter(name=name, shape=(len(sources), 1), sources=sources, kind="linear", role=name)
 
     parameters = (parameter("x", "x"), parameter("y", "y"), parameter("qkv", "q", "k", "v"))
     ordered = storage_order(parameters, open_tensors(tmp_path))

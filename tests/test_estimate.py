@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,11 +27,10 @@ def spec(
     heads: int,
     kv_heads: int,
     head_dim: int,
-    **more: bool,
+    **more: Any,
 ) -> DecoderSpec:
     return DecoderSpec(
         model_type="llama",
-        prefix="model.",
         vocab_size=vocab,
         hidden_size=hidden,
         intermediate_size=intermediate,
@@ -39,8 +39,9 @@ def spec(
         head_dim=head_dim,
         layers=(LayerSpec(rope_theta=1e4),) * layers,
         activation="silu",
-        rms_norm_eps=1e-6,
+        norm_eps=1e-6,
         attention_scale=1.0,
+        rotary_dim=head_dim,
         **({"tie_word_embeddings": True} | more),
     )
 
@@ -50,10 +51,10 @@ MODELS = {
     "SmolLM2-360M": spec(49152, 960, 2560, 32, 15, 5, 64),
     "SmolLM2-135M": spec(49152, 576, 1536, 30, 9, 3, 64),
     "Llama-3.2-1B": spec(128256, 2048, 8192, 16, 32, 8, 64),
-    "Qwen3-0.6B": spec(151936, 1024, 3072, 28, 16, 8, 128, qk_norm=True),
-    "gemma-2-2b": spec(256000, 2304, 9216, 26, 8, 4, 256, sandwich_norms=True),
+    "Qwen3-0.6B": spec(151936, 1024, 3072, 28, 16, 8, 128, qk_norm="head"),
+    "gemma-2-2b": spec(256000, 2304, 9216, 26, 8, 4, 256, norm_placement="sandwich"),
     "TinyLlama": spec(32000, 2048, 5632, 22, 32, 4, 64, tie_word_embeddings=False),
-    "gemma-3-270m": spec(262144, 640, 2048, 18, 4, 1, 256, sandwich_norms=True, qk_norm=True),
+    "gemma-3-270m": spec(262144, 640, 2048, 18, 4, 1, 256, norm_placement="sandwich", qk_norm="head"),
 }
 
 

@@ -88,7 +88,7 @@ def test_f16_weights_are_near_their_source(mode: str) -> None:
     stored = evaluate.stored_weights(folder / "expected" / mode, parameters, QUANTIZATIONS[mode])
     source = source_weights(folder, parameters)
     for parameter in parameters:
-        ours, theirs = stored[parameter.name][:], source[parameter.name][:]
+        ours, theirs = stored[parameter.role][:], source[parameter.role][:]
         assert ours.shape == theirs.shape == parameter.shape
         if mode == "q0f16" or parameter.kind == "norm":
             # bf16(1 + w) rounds to 2^-8 of a norm near 1.
@@ -104,10 +104,10 @@ def test_rows_are_read_alone() -> None:
     _, parameters = described(folder / "hf" / "config.json")
     for mode in ("q0f32", "q4f32_1"):
         weights = evaluate.stored_weights(folder / "expected" / mode, parameters, QUANTIZATIONS[mode])
-        whole = weights[parameters[0].name][:]
+        whole = weights[parameters[0].role][:]
         rows = np.array([7, 0, 383, 7])
-        np.testing.assert_array_equal(weights[parameters[0].name][rows], whole[rows])
-        np.testing.assert_array_equal(weights[parameters[0].name][10:20], whole[10:20])
+        np.testing.assert_array_equal(weights[parameters[0].role][rows], whole[rows])
+        np.testing.assert_array_equal(weights[parameters[0].role][10:20], whole[10:20])
 
 
 def without_windows(spec: DecoderSpec) -> DecoderSpec:

@@ -42,7 +42,7 @@ def _source_model(model: str) -> LocalModel:
     _, parameters = decoder(folder)
     tensors = open_tensors(source(model))
     weights = evaluate.SourceWeights(parameters, tensors.read)
-    full = {name: np.asarray(weights[name][:], np.float32) for name in weights}
+    full = {p.name: np.asarray(weights[p.role][:], np.float32) for p in parameters}
     return LocalModel(folder, folder / LIBRARY["cpu"], full)
 
 
@@ -141,14 +141,16 @@ def test_activations_may_pass_the_largest_float16() -> None:
     folder = export("gemma3_text", "q0f16", "cpu")
     spec, parameters = decoder(folder)
     stored = evaluate.stored_weights(folder, parameters, QUANTIZATIONS["q0f16"])
-    weights = {name: stored[name][:] for name in stored}
-    name = next(name for name in weights if "embed_tokens" in name)
-    weights[name] *= np.float32(30000 / np.abs(weights[name]).max())
+    weights = {role: stored[role][:] for role in stored}
+    embedding = weights["embedding"]
+    embedding *= np.float32(30000 / np.abs(embedding).max())
     ids = _reference("gemma3_text")["input_ids"]
-    hidden = np.abs(weights[name][ids]).max() * spec.embedding_scale
+    hidden = np.abs(embedding[ids]).max() * spec.embedding_scale
     assert hidden > np.finfo("f2").max
-    model = LocalModel(folder, folder / LIBRARY["cpu"], {k: v.astype("f2") for k, v in weights.items()})
-    want = evaluate.logits(spec, {k: v.astype("f2").astype("f4") for k, v in weights.items()}, ids)
+    model = LocalModel(
+        folder, folder / LIBRARY["cpu"], {p.name: weights[p.role].astype("f2") for p in parameters}
+    )
+    want = evaluate.logits(spec, {r: v.astype("f2").astype("f4") for r, v in weights.items()}, ids)
     assert _error(model.step(ids.tolist()), want[-1], float(want.std())) < F16_TOLERANCE
 
 

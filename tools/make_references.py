@@ -53,7 +53,7 @@ def store(model: torch.nn.Module, folder: Path, quantization: str) -> None:
         convert(folder / "hf", quantization, Path(out))
         stored = stored_weights(Path(out), parameters, QUANTIZATIONS[quantization])
         for parameter in parameters:
-            value = torch.from_numpy(np.array(stored[parameter.name][:], np.float32))
+            value = torch.from_numpy(np.array(stored[parameter.role][:], np.float32))
             # Stored as 1 + w; transformers adds the 1 itself, and float32 takes it off exactly.
             value -= float(parameter.plus_one)
             parts = torch.split(value, [state[name].shape[0] for name in parameter.sources])

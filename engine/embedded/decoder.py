@@ -63,15 +63,15 @@ class Decoder:
         self.quantization = quantization
         self.gpu = target.kind.name != "llvm"
         self.weights = weights
-        self.parameters = {p.name: p for p in parameters}
+        self.parameters = {p.role: p for p in parameters}
         self.index: dict[str, int] = {}
         for parameter in parameters:
             for stored in stored_tensors(parameter, quantization):
                 self.index[stored.name] = len(self.index)
 
-    def _stored(self, name: str) -> list[relax.Expr]:
-        """The stored tensors of parameter `name`: one, or words and scales."""
-        parameter = self.parameters[name]
+    def _stored(self, role: str) -> list[relax.Expr]:
+        """The stored tensors of the parameter with that role: one, or words and scales."""
+        parameter = self.parameters[role]
         return [
             self.bb.emit(relax.TupleGetItem(self.weights, self.index[t.name]))
             for t in stored_tensors(parameter, self.quantization)
@@ -95,7 +95,7 @@ class Decoder:
         return self._te(
             elementwise.embedding,
             ids,
-            *self._stored(f"{self.spec.prefix}embed_tokens.weight"),
+            *self._stored("embedding"),
             hidden_size=self.spec.hidden_size,
             quantization=self.quantization,
             scale=self.spec.embedding_scale,
@@ -123,12 +123,8 @@ class Decoder:
         """The logits after the last row of float32 [n, hidden]: float32 [1, 1, vocab]."""
         spec = self.spec
         last = x if _is_one(x.ty.shape[0]) else self._te(elementwise.last_row, x)
-        last = self._norm(last, f"{spec.prefix}norm.weight")
-        if spec.tie_word_embeddings:
-            head = f"{spec.prefix}embed_tokens.weight"
-        else:
-            head = f"{spec.prefix.removesuffix('model.')}lm_head.weight"
-        out = self._linear(last, head)
+        last = self._norm(last, "norm")
+        out = self._linear(last, "embedding" if spec.tie_word_embeddings else "head")
         return self.bb.emit(relax.op.reshape(out, (1, 1, spec.vocab_size)))
 
     def _rope_table(self, positions: relax.Expr, layer: LayerSpec) -> relax.Expr:
@@ -137,37 +133,37 @@ class Decoder:
     def _layer(
         self, i: int, layer: LayerSpec, x: relax.Expr, table: relax.Expr, cache: relax.Expr
     ) -> relax.Expr:
-        spec, prefix = self.spec, f"{self.spec.prefix}layers.{i}."
-        attended = self._attention(i, layer, self._norm(x, f"{prefix}input_layernorm.weight"), table, cache)
-        if spec.sandwich_norms:
-            x = self._norm(attended, f"{prefix}post_attention_layernorm.weight", residual=x)
-            inner = self._norm(x, f"{prefix}pre_feedforward_layernorm.weight")
+        spec, prefix = self.spec, f"layers.{i}."
+        attended = self._attention(i, layer, self._norm(x, f"{prefix}attention_norm"), table, cache)
+        if spec.norm_placement == "sandwich":
+            x = self._norm(attended, f"{prefix}attention_out_norm", residual=x)
+            inner = self._norm(x, f"{prefix}mlp_norm")
             out = self._mlp(inner, prefix)
-            return self._norm(out, f"{prefix}post_feedforward_layernorm.weight", residual=x)
+            return self._norm(out, f"{prefix}mlp_out_norm", residual=x)
         x = self._te(elementwise.add, x, attended)
-        inner = self._norm(x, f"{prefix}post_attention_layernorm.weight")
+        inner = self._norm(x, f"{prefix}mlp_norm")
         return self._te(elementwise.add, x, self._mlp(inner, prefix))
 
     def _attention(
         self, i: int, layer: LayerSpec, x: relax.Expr, table: relax.Expr, cache: relax.Expr
     ) -> relax.Expr:
-        spec, prefix = self.spec, f"{self.spec.prefix}layers.{i}.self_attn."
+        spec, prefix = self.spec, f"layers.{i}."
         n, heads, d = x.ty.shape[0], spec.num_attention_heads, spec.head_dim
         dtype = self.quantization.model_dtype
-        names = ("qkv_proj",) if spec.fused_qkv else ("q_proj", "k_proj", "v_proj")
-        inputs = [self._linear(x, f"{prefix}{name}.weight") for name in names]
+        roles = ("q", "k", "v") if spec.qkv_layout == "apart" else ("qkv",)
+        inputs = [self._linear(x, f"{prefix}{role}") for role in roles]
         inputs.append(table)
         if spec.qk_norm:
-            for name in ("q_norm", "k_norm"):
-                inputs += self._stored(f"{prefix}{name}.weight")
+            for role in ("q_norm", "k_norm"):
+                inputs += self._stored(f"{prefix}{role}")
         joined = heads + 2 * spec.num_key_value_heads
         kernel = rope.rotate_qkv(
             num_heads=heads,
             num_kv_heads=spec.num_key_value_heads,
             head_dim=d,
             out_dtype=dtype,
-            fused=spec.fused_qkv,
-            norm=(spec.rms_norm_eps, dtype) if spec.qk_norm else None,
+            fused=spec.qkv_layout == "joined",
+            norm=(spec.norm_eps, dtype) if spec.qk_norm else None,
             gpu=self.gpu,
         )
         qkv = self._call("rotate_qkv", kernel, inputs, relax.TensorType((n, joined, d), dtype))
@@ -183,16 +179,16 @@ class Decoder:
         out = self.bb.emit(relax.op.reshape(out, (n, heads * d)))
         if dtype != "float32":
             out = self.bb.emit(relax.op.astype(out, "float32"))
-        return self._linear(out, f"{prefix}o_proj.weight")
+        return self._linear(out, f"{prefix}attention_out")
 
     def _mlp(self, x: relax.Expr, prefix: str) -> relax.Expr:
-        gate_up = self._linear(x, f"{prefix}mlp.gate_up_proj.weight")
+        gate_up = self._linear(x, f"{prefix}gate_up")
         inner = self._te(elementwise.gated, gate_up, activation=self.spec.activation)
-        return self._linear(inner, f"{prefix}mlp.down_proj.weight")
+        return self._linear(inner, f"{prefix}down")
 
-    def _linear(self, x: relax.Expr, name: str) -> relax.Expr:
-        """float32 [n, in_features] to float32 [n, out_features] by the stored matrix `name`."""
-        rows, columns = self.parameters[name].shape
+    def _linear(self, x: relax.Expr, role: str) -> relax.Expr:
+        """float32 [n, in_features] to float32 [n, out_features] by the stored matrix of that role."""
+        rows, columns = self.parameters[role].shape
         n = x.ty.shape[0]
         if not self.gpu:
             kernel, symbol = linear.matmul_cpu, "matmul"
@@ -200,24 +196,24 @@ class Decoder:
             kernel, symbol = linear.gemv_gpu, "gemv"
         else:
             kernel, symbol = linear.gemm_gpu, "gemm"
-        quantized = is_quantized(self.parameters[name], self.quantization)
+        quantized = is_quantized(self.parameters[role], self.quantization)
         func = kernel(rows, columns, self.quantization, quantized)
         return self._call(
             f"{symbol}_{rows}x{columns}",
             func,
-            [x, *self._stored(name)],
+            [x, *self._stored(role)],
             relax.TensorType((n, rows), "float32"),
         )
 
-    def _norm(self, x: relax.Expr, name: str, residual: relax.Expr | None = None) -> relax.Expr:
-        (size,) = self.parameters[name].shape
+    def _norm(self, x: relax.Expr, role: str, residual: relax.Expr | None = None) -> relax.Expr:
+        (size,) = self.parameters[role].shape
         func = norm.rms_norm(
             size,
-            self.spec.rms_norm_eps,
+            self.spec.norm_eps,
             self.quantization.model_dtype,
             residual=residual is not None,
             gpu=self.gpu,
         )
-        inputs = [x, *self._stored(name)] + ([] if residual is None else [residual])
+        inputs = [x, *self._stored(role)] + ([] if residual is None else [residual])
         name = "rms_norm" if residual is None else "rms_norm_add"
         return self._call(name, func, inputs, relax.TensorType(x.ty.shape, "float32"))

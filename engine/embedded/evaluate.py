@@ -39,7 +39,7 @@ class Matrix(Protocol):
 
 
 Weights = Mapping[str, Matrix]
-"""Parameters under the names mlc_llm stores them by, quantized ones under the name of the whole matrix."""
+"""Parameters by their role; quantized ones are whole matrices."""
 
 
 class _Plain:
@@ -139,7 +139,7 @@ def stored_weights(folder: Path, parameters: Sequence[Parameter], quantization: 
                 f"{parameter.name} is stored with shape {weight.shape}, not {parameter.shape}.",
                 remedy=_CONVERT_AGAIN,
             )
-        weights[parameter.name] = weight
+        weights[parameter.role] = weight
     return weights
 
 
@@ -150,11 +150,11 @@ class SourceWeights(Mapping[str, Matrix]):
     """
 
     def __init__(self, parameters: Sequence[Parameter], tensor: Callable[[str], npt.NDArray[Any]]) -> None:
-        self._parameters = {parameter.name: parameter for parameter in parameters}
+        self._parameters = {parameter.role: parameter for parameter in parameters}
         self._tensor = tensor
 
-    def __getitem__(self, name: str) -> Matrix:
-        parameter = self._parameters[name]
+    def __getitem__(self, role: str) -> Matrix:
+        parameter = self._parameters[role]
         parts = [self._tensor(source) for source in parameter.sources]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return _Plain(joined, parameter.plus_one)
@@ -229,54 +229,47 @@ def _attention(spec: DecoderSpec, layer: LayerSpec, q: F32, k: F32, v: F32) -> F
 
 def _layer(spec: DecoderSpec, weights: Weights, index: int, x: F32) -> F32:
     """One decoder layer over the hidden states [n, hidden_size]."""
-    layer, name = spec.layers[index], f"{spec.prefix}layers.{index}."
+    layer, name = spec.layers[index], f"layers.{index}."
     n, d = x.shape[0], spec.head_dim
     q_size, kv_size = spec.num_attention_heads * d, spec.num_key_value_heads * d
 
-    def norm(which: str, value: F32) -> F32:
-        return _rms_norm(value, weights[f"{name}{which}.weight"][:], spec.rms_norm_eps)
+    def norm(role: str, value: F32) -> F32:
+        return _rms_norm(value, weights[name + role][:], spec.norm_eps)
 
-    def linear(which: str, value: F32) -> F32:
-        return value @ weights[f"{name}{which}.weight"][:].T
+    def linear(role: str, value: F32) -> F32:
+        return value @ weights[name + role][:].T
 
-    h = norm("input_layernorm", x)
-    if spec.fused_qkv:
-        q, k, v = np.split(linear("self_attn.qkv_proj", h), [q_size, q_size + kv_size], axis=-1)
+    h = norm("attention_norm", x)
+    if spec.qkv_layout == "joined":
+        q, k, v = np.split(linear("qkv", h), [q_size, q_size + kv_size], axis=-1)
     else:
-        q, k, v = (linear(f"self_attn.{p}_proj", h) for p in "qkv")
+        q, k, v = (linear(role, h) for role in "qkv")
     q, k, v = (part.reshape(n, -1, d) for part in (q, k, v))
     if spec.qk_norm:
-        q, k = norm("self_attn.q_norm", q), norm("self_attn.k_norm", k)
+        q, k = norm("q_norm", q), norm("k_norm", k)
     frequencies = rope_frequencies(d, layer)
     h = _attention(spec, layer, _rope(q, frequencies), _rope(k, frequencies), v)
-    h = linear("self_attn.o_proj", h)
-    if spec.sandwich_norms:
-        x = x + norm("post_attention_layernorm", h)
-        h = norm("pre_feedforward_layernorm", x)
-    else:
-        x = x + h
-        h = norm("post_attention_layernorm", x)
-    gate, up = np.split(linear("mlp.gate_up_proj", h), 2, axis=-1)
-    h = linear("mlp.down_proj", _activation(spec, gate) * up)
-    return x + (norm("post_feedforward_layernorm", h) if spec.sandwich_norms else h)
+    h = linear("attention_out", h)
+    sandwich = spec.norm_placement == "sandwich"
+    x = x + (norm("attention_out_norm", h) if sandwich else h)
+    h = norm("mlp_norm", x)
+    gate, up = np.split(linear("gate_up", h), 2, axis=-1)
+    h = linear("down", _activation(spec, gate) * up)
+    return x + (norm("mlp_out_norm", h) if sandwich else h)
 
 
 def logits(
     spec: DecoderSpec, weights: Weights, input_ids: npt.NDArray[np.integer[Any]], *, last_only: bool = False
 ) -> F32:
     """Logits float32 [n, vocab_size] of `input_ids` [n] at positions 0..n-1; [1, V] if `last_only`."""
-    embedding = weights[f"{spec.prefix}embed_tokens.weight"]
+    embedding = weights["embedding"]
     x = embedding[np.asarray(input_ids)] * np.float32(spec.embedding_scale)
     for index in range(len(spec.layers)):
         x = _layer(spec, weights, index, x)
     if last_only:
         x = x[-1:]
-    x = _rms_norm(x, weights[f"{spec.prefix}norm.weight"][:], spec.rms_norm_eps)
-    head = (
-        embedding
-        if spec.tie_word_embeddings
-        else weights[f"{spec.prefix.removesuffix('model.')}lm_head.weight"]
-    )
+    x = _rms_norm(x, weights["norm"][:], spec.norm_eps)
+    head = embedding if spec.tie_word_embeddings else weights["head"]
     out = np.empty((x.shape[0], spec.vocab_size), np.float32)
     # A vocabulary of 262144 rows would be a gigabyte at once.
     for begin in range(0, spec.vocab_size, _ROWS_AT_ONCE):

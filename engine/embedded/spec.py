@@ -7,19 +7,28 @@ parameters that go with it. Nothing here imports TVM, so that sizes can be compu
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["silu", "gelu_tanh"]
-ParameterKind = Literal["embedding", "linear", "head", "norm"]
+Activation = Literal["silu", "gelu_tanh", "gelu"]
+"""`gelu` is the exact one, with erf; `gelu_tanh` is also what transformers calls gelu_new."""
+ParameterKind = Literal["embedding", "positions", "linear", "head", "norm", "bias"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
-    """Frequency scaling of rotary embeddings, as `rope_scaling` of a Hugging Face config states it."""
+    """Frequency scaling of rotary embeddings, as `rope_scaling` of a Hugging Face config states it.
 
-    rope_type: Literal["linear", "llama3"]
-    factor: float
+    longrope divides the frequency of pair j by `short_factor[j]` in sequences of at most
+    `original_max_position_embeddings` tokens, by `long_factor[j]` in longer ones, and multiplies
+    cosines and sines by `attention_factor` in both.
+    """
+
+    rope_type: Literal["linear", "llama3", "longrope"]
+    factor: float = 1.0
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
+    attention_factor: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,22 +38,31 @@ class LayerSpec:
     A token attends to itself and the `window - 1` tokens before it; None is no limit.
     """
 
-    rope_theta: float
+    rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
     window: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSpec:
-    """A decoder-only transformer: RMS norms, rotary positions, grouped-query attention, gated MLP.
+    """A decoder-only transformer; with the defaults one of Llama's kind.
 
-    `sandwich_norms`: Gemma's four norms a layer instead of two. `qk_norm`: an RMS norm over
-    head_dim of queries and keys before rope. `fused_qkv`: one stored matrix for q, k and v.
-    `norm_plus_one` is applied when weights are converted, so kernels never see it.
+    `norm`: RMS norms, or layer norms, with a bias if `norm_bias`. `norm_placement`: `pre` is
+    x + sublayer(norm(x)), `post` x + norm(sublayer(x)), `sandwich` x + norm(sublayer(norm(x))).
+    `parallel_residual`: attention and MLP both start from x, and x + attention + mlp is the result;
+    with `shared_norm` from one norm of x.
+
+    `qk_norm`: an RMS norm of queries and keys before rope, over each head or over the full projection.
+    `qkv_layout`: how q, k and v are stored: three matrices, one after the other in one matrix, or in
+    one matrix as [heads, 3, head_dim]. `gated_mlp`: down(act(gate) * up), else down(act(up)).
+
+    `rotary_dim`: how many of the head_dim elements of a head are rotated, the first ones; 0 for none.
+    `learned` position embeddings are rows of a table of `max_positions`, added to the embeddings.
+    A softcap c turns attention scores or logits x into c * tanh(x / c). `norm_plus_one` is applied
+    when weights are converted, so kernels never see it.
     """
 
     model_type: str
-    prefix: str
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -53,26 +71,48 @@ class DecoderSpec:
     head_dim: int
     layers: tuple[LayerSpec, ...]
     activation: Activation
-    rms_norm_eps: float
+    norm_eps: float
     attention_scale: float
+    rotary_dim: int
     embedding_scale: float = 1.0
     tie_word_embeddings: bool = False
-    sandwich_norms: bool = False
-    qk_norm: bool = False
-    fused_qkv: bool = True
+    norm: Literal["rms", "layer"] = "rms"
+    norm_bias: bool = False
+    norm_placement: Literal["pre", "sandwich", "post"] = "pre"
     norm_plus_one: bool = False
+    parallel_residual: bool = False
+    shared_norm: bool = False
+    qk_norm: Literal["head", "full"] | None = None
+    qkv_layout: Literal["apart", "joined", "per_head"] = "joined"
+    qkv_bias: bool = False
+    attention_out_bias: bool = False
+    mlp_bias: bool = False
+    head_bias: bool = False
+    gated_mlp: bool = True
+    position_embeddings: Literal["rope", "learned"] = "rope"
+    max_positions: int = 0
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One stored parameter: its MLC name, its shape, and the source tensors it is made of.
+    """One stored parameter: its role, its MLC name, its shape, and the source tensors it is made of.
+
+    The decoder finds parameters by `role`, which is the same for every family:
+    `embedding`, `positions`, `norm`, `head`, and `layers.{i}.` with `attention_norm`, `mlp_norm`,
+    `attention_out_norm`, `mlp_out_norm`, `qkv`, `q`, `k`, `v`, `q_norm`, `k_norm`, `attention_out`,
+    `gate_up`, `up` or `down`; the bias that belongs to one of these has `.bias` at its end.
 
     `sources` are joined along axis 0 in their own dtype, then `plus_one` is added in that dtype,
-    then the result is cast. Linear weights are [out_features, in_features].
+    then the result is cast. Linear weights are [out_features, in_features]; the sources of a
+    `transpose` parameter are stored the other way round. Norms and biases are [features].
     """
 
     name: str
     shape: tuple[int, ...]
     sources: tuple[str, ...]
     kind: ParameterKind
+    role: str
     plus_one: bool = False
+    transpose: bool = False

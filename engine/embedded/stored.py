@@ -25,7 +25,7 @@ class StoredTensor:
 
 def is_quantized(parameter: Parameter, quantization: Quantization) -> bool:
     """Whether `parameter` is stored as integers and scales; norms never are."""
-    if quantization.bits is None or parameter.kind == "norm":
+    if quantization.bits is None or parameter.kind in ("norm", "bias"):
         return False
     return parameter.kind == "linear" or quantization.quantize_embedding
 

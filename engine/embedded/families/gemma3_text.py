@@ -6,7 +6,7 @@ sliding window to one without, and a rope base of its own for each of the two ki
 
 from typing import Any
 
-from engine.embedded.families.base import JSON, Family, decoder_parameters
+from engine.embedded.families.base import JSON, SANDWICH_NAMES, Family, Names, parameters_named
 from engine.embedded.families.rope import rope_scaling
 from engine.embedded.spec import DecoderSpec, LayerSpec
 from engine.errors import UsageError
@@ -98,7 +98,6 @@ def spec(model: JSON) -> DecoderSpec:
     )
     return DecoderSpec(
         model_type="gemma3_text",
-        prefix="language_model.model.",
         vocab_size=model["vocab_size"],
         hidden_size=text["hidden_size"],
         intermediate_size=text["intermediate_size"],
@@ -107,21 +106,30 @@ def spec(model: JSON) -> DecoderSpec:
         head_dim=text["head_dim"],
         layers=tuple(local if sliding else full for sliding in _is_sliding(text)),
         activation="gelu_tanh",
-        rms_norm_eps=text["rms_norm_eps"],
+        norm_eps=text["rms_norm_eps"],
         attention_scale=float(text["query_pre_attn_scalar"] ** -0.5),
+        rotary_dim=text["head_dim"],
         embedding_scale=float(text["hidden_size"] ** 0.5),
         tie_word_embeddings=text["kwargs"].get("tie_word_embeddings", True),
-        sandwich_norms=True,
-        qk_norm=True,
-        fused_qkv=False,
+        norm_placement="sandwich",
+        qk_norm="head",
+        qkv_layout="apart",
         norm_plus_one=True,
     )
 
+
+def _stored(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    """MLC keeps the name that the text model has inside a multimodal one."""
+    stored, *sources = (given,) if isinstance(given, str) else given
+    return (f"language_model.{stored}", *(sources or [stored]))
+
+
+NAMES: Names = {role: _stored(given) for role, given in SANDWICH_NAMES.items()}
 
 FAMILY = Family(
     model_type="gemma3_text",
     architectures=("Gemma3ForCausalLM",),
     model_config=model_config,
     spec=spec,
-    parameters=decoder_parameters,
+    parameters=parameters_named(NAMES),
 )

@@ -52,7 +52,6 @@ def spec(model: JSON) -> DecoderSpec:
     )
     return DecoderSpec(
         model_type="llama",
-        prefix="model.",
         vocab_size=model["vocab_size"],
         hidden_size=model["hidden_size"],
         intermediate_size=model["intermediate_size"],
@@ -61,8 +60,9 @@ def spec(model: JSON) -> DecoderSpec:
         head_dim=model["head_dim"],
         layers=(layer,) * model["num_hidden_layers"],
         activation="silu",
-        rms_norm_eps=model["rms_norm_eps"],
+        norm_eps=model["rms_norm_eps"],
         attention_scale=float(model["head_dim"] ** -0.5),
+        rotary_dim=model["head_dim"],
         tie_word_embeddings=model["tie_word_embeddings"],
     )
 
