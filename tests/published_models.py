@@ -6,7 +6,7 @@ from typing import Any
 from engine.embedded.families.base import decoder_parameters
 from engine.embedded.spec import DecoderSpec, LayerSpec
 from engine.model.facts import ModelFacts
-from engine.model.tensors import TensorInfo
+from engine.model.tensor_info import TensorInfo
 
 
 def model(

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from engine.errors import StageError, UsageError, WizardError
-from engine.model.tensors import INDEX_FILE, SINGLE_FILE, open_tensors, read_json_object
+from engine.model.files import read_json_object
+from engine.model.tensors import INDEX_FILE, SINGLE_FILE, open_tensors
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 536870912\n"
 
@@ -190,8 +191,8 @@ def test_an_index_without_a_map_is_refused(tmp_path: Path, text: str) -> None:
     ("present", "message", "remedy"),
     [
         ((), "holds no weights", "hf download"),
-        (("pytorch_model.bin",), "pytorch_model.bin, which is not supported yet", "safe_serialization"),
-        (("adapter_config.json", "adapter_model.safetensors"), "LoRA adapter", "merge_and_unload"),
+        (("adapter_config.json", "adapter_model.safetensors"), "LoRA adapter", "model.lora_adapter"),
+        (("pytorch_model-00001-of-00002.bin",), "neither pytorch_model.bin nor", "hf download"),
         (("model-00001-of-00002.safetensors",), "neither model.safetensors nor", "hf download"),
         (("model.Q4_K_M.gguf",), "quantized for another runtime", "original checkpoint"),
     ],

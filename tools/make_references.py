@@ -26,7 +26,7 @@ from engine.embedded.convert_weight import convert
 from engine.embedded.evaluate import stored_weights
 from engine.embedded.source import decoder_of
 from engine.model.config import normalise
-from engine.model.tensors import read_json_object
+from engine.model.files import read_json_object
 
 GREEDY = 12
 

@@ -10,7 +10,8 @@ from engine.embedded.families.registry import family_of
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError
 from engine.model.config import normalise
-from engine.model.tensors import TensorSource, disk_errors_told, open_tensors, read_json_object
+from engine.model.files import disk_errors_told, read_json_object
+from engine.model.tensors import TensorSource, open_tensors
 
 # Rotary frequencies that old checkpoints store beside their weights; everyone recomputes them.
 _IGNORED_SUFFIX = "rotary_emb.inv_freq"
