@@ -1,6 +1,6 @@
 """Shared fixtures: the golden models, a WebGPU to run kernels in, and WebLLM to load exports into."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from browser.harness import Browser
+    from runner_stand_ins import StandIn
     from webgpu_kernels.device import WebGPU
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -39,6 +40,14 @@ def wizard_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     same = machine.Machine(ram_total=16 * 10**9, ram_available=8 * 10**9, disk_free=84 * 10**9)
     monkeypatch.setattr(machine, "inspect", lambda _output: same)
     return work
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> "Callable[..., StandIn]":
+    """Makes backends of stand-in programs, whose tally is this test's."""
+    from runner_stand_ins import StandIn
+
+    return lambda **kwargs: StandIn(tmp_path / "tally", **kwargs)
 
 
 @pytest.fixture(scope="module")

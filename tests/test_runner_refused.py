@@ -1,0 +1,73 @@
+"""What engine.runner refuses before any work."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+from runner_support import GEMMA, finish, plan_for
+
+from engine.backends import auto
+from engine.backends.base import library_name
+from engine.errors import ToolchainError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"source": "/no/such/model"}, UsageError, "/no/such/model"),
+        ({"backend": "mlc_llm"}, UsageError, "only the embedded backend"),
+        ({"backend": "docker"}, UsageError, "only the embedded backend"),
+        ({"device": "cuda", "compile": True}, UsageError, "--no-compile"),
+        ({"device": "toaster", "compile": True}, UsageError, "is not a device"),
+        ({"quantization": "q9"}, UsageError, "q4f16_1"),
+        ({"prefill_chunk_size": 0}, UsageError, "prefill_chunk_size"),
+        ({"prefill_chunk_size": 512}, UsageError, "prefill_chunk_size"),
+        ({"source": "someone/model", "prefill_chunk_size": 512}, UsageError, "prefill_chunk_size"),
+    ],
+)
+def test_refused_before_any_work(
+    tmp_path: Path, changes: dict[str, object], error: type[Exception], said: str
+) -> None:
+    plan = plan_for(tmp_path, **changes)
+    with pytest.raises(error) as caught:
+        finish(plan)
+    assert said in str(caught.value)
+    assert not plan.output.exists()
+
+
+def test_a_target_of_later_is_fine_without_compiling(tmp_path: Path) -> None:
+    backend, reason = auto.choose(plan_for(tmp_path, device="cuda"), None)
+    assert backend.name == "embedded"
+    assert "q4f16_1" in reason
+    assert "embedded" in auto.choose(plan_for(tmp_path, backend="embedded"), None)[1]
+
+
+def test_a_machine_without_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    plan = plan_for(tmp_path, compile=True)
+    with pytest.raises(ToolchainError, match="apache-tvm") as caught:
+        auto.choose(plan, None)
+    assert "--no-compile" in caught.value.remedy
+    auto.choose(dataclasses.replace(plan, compile=False), None)
+
+
+def test_the_output_cannot_be_the_model(tmp_path: Path) -> None:
+    source = shutil.copytree(GEMMA / "hf", tmp_path / "out")
+    with pytest.raises(UsageError, match="folder of the model itself"):
+        finish(plan_for(tmp_path, source=str(source)))
+
+
+def test_the_output_cannot_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UsageError, match="--output"):
+        finish(plan_for(tmp_path))
+    with pytest.raises(UsageError, match="--output"):
+        finish(plan_for(tmp_path, output=tmp_path / "out" / "below"))
+
+
+@pytest.mark.parametrize(
+    ("device", "name"), [("webgpu", "model-webgpu.wasm"), ("iphone", "model-iphone.tar")]
+)
+def test_library_names(tmp_path: Path, device: str, name: str) -> None:
+    assert library_name(plan_for(tmp_path, device=device)) == name
