@@ -386,8 +386,8 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str, out: Path) -> str:
     [
         (("--device", "cuda"), "--device cuda is not supported"),
         (("--source-format", "awq"), "--source-format awq is not supported"),
-        (("--source-format", "huggingface-torch"), "--source-format huggingface-torch is not supported"),
-        (("--lora-adapter", "adapter"), "--lora-adapter is not supported"),
+        (("--source-format", "huggingface-torch"), "not of the format that --source-format names"),
+        (("--lora-adapter", "adapter"), "adapter is no adapter: it has no adapter_config.json"),
         (("--quantization", "q3f16_1"), "Choose one of q0f16, q0f32, q4f16_1, q4f32_1"),
         (("--model-type", "gemma9"), "Model type 'gemma9'"),
         (("--source", "nowhere"), "There is no folder nowhere"),

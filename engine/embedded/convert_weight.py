@@ -26,6 +26,7 @@ from engine.embedded.spec import Parameter
 from engine.embedded.stored import is_quantized, stored_tensors
 from engine.embedded.weights import Shard, ShardWriter, plan_shards
 from engine.errors import UsageError
+from engine.model.tensors import SourceFormat
 
 # Elements a block has, at least a row: its intermediate values (float32) stay within a core's cache.
 _BLOCK = 2**18
@@ -63,19 +64,24 @@ def convert(
     *,
     source: Path | None = None,
     model_type: str = "auto",
+    source_format: SourceFormat = "auto",
+    lora_adapter: Path | None = None,
     progress: ProgressCallback = narrate.progress,
 ) -> Conversion:
     """Write the weights of the model that `config` (folder or config.json) describes into `output`.
 
-    `source` is where the weights are, the config's folder by default. Nothing is written before every
-    header, name, shape and dtype was checked, and `output` changes only when all is done.
+    `source` is where the weights are, the config's folder by default; the PEFT adapter in the folder
+    `lora_adapter` is merged into them. Nothing is written before every header, name, shape and dtype was
+    checked, and `output` changes only when all is done.
 
     Raises UsageError for a model that cannot be converted, also for NaN and infinite weights: nothing
     computed with them is right, and the export would be one that can only fail later. StageError
     where the disk is full or fails.
     """
     how = quantization_named(quantization)
-    checkpoint = open_checkpoint(config, source, model_type)
+    checkpoint = open_checkpoint(
+        config, source, model_type, source_format=source_format, lora_adapter=lora_adapter
+    )
     stored = [tensor for p in checkpoint.parameters for tensor in stored_tensors(p, how)]
     # As mlc_llm counts: bytes as the device holds them (float32 in four), over the parameters it read.
     held = float(sum(prod(t.shape) * np.dtype(t.dtype).itemsize for t in stored))
@@ -196,10 +202,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source-format",
         default="auto",
         choices=("auto", "huggingface-torch", "huggingface-safetensor", "awq"),
-        help="only safetensors is supported",
+        help="safetensors or PyTorch files; auto takes safetensors where both are there",
     )
     parser.add_argument("--output", "-o", type=Path, required=True, help="the folder of the export")
-    parser.add_argument("--lora-adapter", type=Path, help="not supported: merge the adapter first")
+    parser.add_argument(
+        "--lora-adapter", type=Path, help="folder of a PEFT LoRA adapter that is merged into the weights"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -209,16 +217,10 @@ def run(arguments: argparse.Namespace) -> None:
             f"--device {arguments.device} is not supported: weights are converted on the CPU.",
             remedy="Leave --device out; the weights are the same for every device.",
         )
-    if arguments.source_format not in ("auto", "huggingface-safetensor"):
+    if arguments.source_format == "awq":
         raise UsageError(
-            f"--source-format {arguments.source_format} is not supported yet.",
-            remedy="Save the model with transformers as safetensors, or use the mlc_llm backend.",
-        )
-    if arguments.lora_adapter is not None:
-        raise UsageError(
-            "--lora-adapter is not supported yet.",
-            remedy="Merge the adapter into its base model first (PEFT: `merge_and_unload()`, then "
-            "`save_pretrained`), or use the mlc_llm backend.",
+            "--source-format awq is not supported yet.",
+            remedy="Start from the model's original checkpoint, or use the mlc_llm backend.",
         )
     started = time.monotonic()
     done = convert(
@@ -227,6 +229,8 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output,
         source=None if arguments.source == "auto" else Path(arguments.source),
         model_type=arguments.model_type,
+        source_format=arguments.source_format,
+        lora_adapter=arguments.lora_adapter,
     )
     for name, count in done.overflowed.items():
         narrate.say(

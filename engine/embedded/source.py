@@ -11,7 +11,8 @@ from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError
 from engine.model.config import normalise
 from engine.model.files import disk_errors_told, read_json_object
-from engine.model.tensors import TensorSource, open_tensors
+from engine.model.lora import MergedSource, open_adapter
+from engine.model.tensors import SourceFormat, TensorSource, open_tensors
 
 # Rotary frequencies that old checkpoints store beside their weights; everyone recomputes them.
 _IGNORED_SUFFIX = "rotary_emb.inv_freq"
@@ -27,11 +28,20 @@ class Checkpoint:
     parameters_read: int
 
 
-def open_checkpoint(config: Path, source: Path | None = None, model_type: str = "auto") -> Checkpoint:
+def open_checkpoint(
+    config: Path,
+    source: Path | None = None,
+    model_type: str = "auto",
+    *,
+    source_format: SourceFormat = "auto",
+    lora_adapter: Path | None = None,
+) -> Checkpoint:
     """The checkpoint that `config` (folder or config.json) describes, with weights in `source`.
 
-    Raises UsageError for a config that describes no supported model and for tensors that are missing,
-    of another shape or of an unsupported dtype. Narrates tensors that nothing uses.
+    The PEFT adapter in the folder `lora_adapter` is merged into them.
+    Raises UsageError for a config that describes no supported model, for tensors that are missing, of
+    another shape or of an unsupported dtype, and for an adapter that does not fit. Narrates tensors
+    that nothing uses.
     """
     with disk_errors_told(config):
         config_path = config if config.is_file() else config / "config.json"
@@ -39,13 +49,16 @@ def open_checkpoint(config: Path, source: Path | None = None, model_type: str = 
             missing = config if not config.exists() else config_path
             raise UsageError(
                 f"There is no {missing}.",
-                remedy="Name the folder of a Hugging Face model: config.json and its safetensors files.",
+                remedy="Name the folder of a Hugging Face model: config.json and its weights.",
             )
     spec, parameters = decoder_of(normalise(read_json_object(config_path)), model_type)
-    tensors = open_tensors(source or config_path.parent)
+    tensors = open_tensors(source or config_path.parent, source_format)
     if unused := check_tensors(parameters, tensors, spec):
         shown = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
         narrate.say(f"warning: {len(unused)} tensors of the source have no place in this model: {shown}.")
+    if lora_adapter is not None:
+        tensors = merged = with_adapter(parameters, tensors, spec, lora_adapter)
+        narrate.say(f"Merging the adapter {lora_adapter} into {len(merged.changed)} tensors.")
     ordered = storage_order(parameters, tensors)
     return Checkpoint(tensors=tensors, parameters=ordered, parameters_read=_parameters_read(ordered, tensors))
 
@@ -158,6 +171,27 @@ def check_tensors(
     return tuple(name for name in tensors.names if name not in used and not name.endswith(_IGNORED_SUFFIX))
 
 
+def with_adapter(
+    parameters: tuple[Parameter, ...], tensors: TensorSource, spec: DecoderSpec, folder: Path
+) -> MergedSource:
+    """`tensors` with the PEFT adapter in `folder` merged.
+
+    Raises UsageError for an adapter that does not fit, also for one of the embedding alone where the
+    head shares it: merging would change both.
+    """
+    adapter = open_adapter(folder)
+    merged = adapter.merged_into(tensors)
+    embedding = {name for p in parameters if p.kind == "embedding" for name in p.sources}
+    if spec.tie_word_embeddings and not adapter.ties_weights and embedding.intersection(merged.changed):
+        raise UsageError(
+            f"The adapter {folder} changes the embedding, which is also the output head of this model.",
+            why="It was trained with a head that stays as it is; merged, it would change both.",
+            remedy="Untie the model first (save it with tie_word_embeddings = false and both matrices), or "
+            "train the adapter with ensure_weight_tying = true.",
+        )
+    return merged
+
+
 def _missing(missing: list[str], tensors: TensorSource, spec: DecoderSpec) -> UsageError:
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     what = f"The weights have no tensor {missing[0]}{more} that a {spec.model_type} model needs."
@@ -165,7 +199,8 @@ def _missing(missing: list[str], tensors: TensorSource, spec: DecoderSpec) -> Us
         return UsageError(
             what,
             why="They are those of a LoRA adapter, not of a model.",
-            remedy="Merge the adapter into its base model (PEFT: `merge_and_unload()`).",
+            remedy="Name the model that it was trained on as the source, and this folder as its adapter: "
+            "--lora-adapter.",
         )
     if missing == [_HEAD]:
         return UsageError(
