@@ -38,7 +38,7 @@ from engine.events import (
 )
 from engine.plan import ExportPlan
 from engine.run import failure
-from engine.run.job import UNKNOWN_SNAPSHOT, Job, prepare, verify_command
+from engine.run.job import Job, placeholders_told, prepare, verify_command
 from engine.run.workspace import RECEIPT_NAME
 
 _SHARD = re.compile(r"params_shard_(\d+)\.bin")
@@ -247,11 +247,11 @@ def _tell_advice(console: Console, advice: Advised) -> None:
 
 def _tell_places(console: Console, job: Job) -> None:
     console.line(f"Each stage writes beside its final place; its files move to {job.output} when it is done.")
+    told = placeholders_told(job.commands())
     if job.facts is None:
-        console.line(
-            f"{UNKNOWN_SNAPSHOT} stands for the folder that the first command tells; what the preset leaves "
-            "open is decided when the model is there."
-        )
+        console.line(f"{told}; what the preset leaves open is decided when the model is there.")
+    elif told:
+        console.line(f"{told}.")
 
 
 def _progress(event: Progress) -> str:

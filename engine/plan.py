@@ -16,13 +16,15 @@ BUILTIN_DEMO = "builtin:demo"
 class ExportPlan:
     """A job, as a preset states it; every field is one TOML key of the section of that name.
 
-    `source` is a Hub id, a folder (absolute once a preset is loaded) or "builtin:demo".
+    `source` is a Hub id, a folder (absolute once a preset is loaded) or "builtin:demo". `lora_adapter`
+    is empty, a folder likewise, or a Hub id, "owner/name@revision" where one is wanted.
     `sliding_window_size` and `attention_sink_size` are None where the model's own choice stands.
     Sizes are in tokens.
     """
 
     source: str
     revision: str = ""
+    lora_adapter: str = ""
     model_type: str = "auto"
     conv_template: str = "auto"
     quantization: str

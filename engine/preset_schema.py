@@ -82,6 +82,12 @@ KEYS: tuple[Key, ...] = (
     _text(TOP, "description", "one line of text"),
     _text("model", "source", 'a Hub id, a folder or "builtin:demo"', pattern=r"\S(.*\S)?"),
     _text("model", "revision", "a commit, branch or tag, or empty for the newest", pattern=r"\S*"),
+    _text(
+        "model",
+        "lora_adapter",
+        "empty, a folder, or a Hub id as owner/name or owner/name@revision",
+        pattern=r"(\S(.*\S)?)?",
+    ),
     _text("model", "model_type", '"auto" or the name of a model type', pattern=r"[\w.\-]+"),
     _text("model", "conv_template", '"auto", "none" or the name of a template', pattern=r"[\w.\-]+"),
     _choice("quantization", "mode", QUANTIZATIONS, field="quantization"),
@@ -256,14 +262,15 @@ def plan_of(settings: Settings, place: str, base: Path) -> ExportPlan:
             why="A chunk of the prompt can never be longer than the whole context.",
             remedy=f"Choose a prefill_chunk_size from 1 to {context}.",
         )
-    try:
-        # The file's folder for the file's own path, the current one for a path given with --set.
-        here = Path.cwd() if settings["model.source"][1] == "--set" else base
-        chosen["source"] = source.from_preset(chosen["source"], here)
-    except UsageError as error:
-        raise UsageError(
-            f"{settings['model.source'][1]}: {error.what}", why=error.why, remedy=error.remedy
-        ) from None
+    for name, read in (("source", source.from_preset), ("lora_adapter", source.adapter_from_preset)):
+        if not chosen.get(name):
+            continue
+        where = settings[f"model.{name}"][1]
+        try:
+            # The file's folder for the file's own path, the current one for a path given with --set.
+            chosen[name] = read(chosen[name], Path.cwd() if where == "--set" else base)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error.what}", why=error.why, remedy=error.remedy) from None
     if "output" in chosen:
         chosen["output"] = Path(chosen["output"]).expanduser()
     return ExportPlan(**chosen)

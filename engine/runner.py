@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from engine import process
@@ -152,10 +151,11 @@ class _Run:
         if stage == "fetch":
             result = self.workspace.stages[stage].result
             try:
-                self.job = self.job.with_model(Path(result["folder"]))
-            except WizardError:  # the Hub client's cache was cleaned
+                self.job = self.job.with_fetched(result)
+            except (WizardError, KeyError):  # the Hub client's cache was cleaned
                 return None
-            return f"fetched before, revision {result['revision']}; --fresh looks for a newer one"
+            revision = result.get("revision") or result["adapter_revision"]
+            return f"fetched before, revision {revision}; --fresh looks for a newer one"
         return "finished before, nothing it depends on has changed"
 
     def _heed_cancel(self, stage: StageName) -> None:
@@ -207,7 +207,7 @@ class _Run:
         if stage == "verify":
             self._judge()
         elif stage == "fetch":
-            self.job = self.job.with_model(Path(result["folder"]))
+            self.job = self.job.with_fetched(result)
         elif not any(self.workspace.building(stage).iterdir()):
             raise StageError(f"{stage} ended without an error but wrote no file.", remedy=self._see_log())
         self.workspace.commit(stage, print_, seconds, result, between=lambda: self._heed_cancel(stage))

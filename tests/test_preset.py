@@ -55,6 +55,7 @@ description = "all of it"
 [model]
 source = "org/name"
 revision = "abc123"
+lora_adapter = "org/adapter@v2"
 model_type = "gemma3_text"
 conv_template = "none"
 [quantization]
@@ -81,6 +82,7 @@ backend = "mlc_llm"
     assert preset.load(write(tmp_path, text)) == ExportPlan(
         source="org/name",
         revision="abc123",
+        lora_adapter="org/adapter@v2",
         model_type="gemma3_text",
         conv_template="none",
         quantization="q0f32",
@@ -158,6 +160,8 @@ def test_refusals_name_file_key_found_and_allowed(
         ("engine.backed=docker", ["engine.backed", "Did you mean backend?"]),
         ("output.directory=", ["output.directory", "a folder"]),
         ("model.conv_template=", ["model.conv_template", '"auto"']),
+        ("model.lora_adapter=a b", ["model.lora_adapter = 'a b'", "owner/name"]),
+        ("model.lora_adapter=builtin:demo", ["model.lora_adapter = 'builtin:demo'"]),
         ("cntext.prefill_chunk_size=1", ["section [cntext]", "Did you mean context?"]),
         ("version=2", ["unknown key version"]),
         ("context.prefill_chunk_size", ["section.key=value"]),
@@ -231,6 +235,12 @@ def test_relative_source_is_beside_the_preset_and_output_is_here(tmp_path: Path,
     plan = preset.load(write(tmp_path, text))
     assert plan.source == str((tmp_path / "models" / "tiny").resolve())
     assert plan.output == Path("out")
+    (tmp_path / "models" / "a@b").mkdir()
+    for adapter in ("models/tiny", "models/a@b", "./models/not-yet"):
+        plan = preset.load(
+            write(tmp_path, text.replace("[model]", f'[model]\nlora_adapter = "{adapter}"'))
+        )
+        assert plan.lora_adapter == str((tmp_path / adapter).resolve())
     override = preset.load(write(tmp_path, text), ["model.source=./x"])
     assert override.source == str((Path.cwd() / "x").resolve())
 
@@ -299,6 +309,9 @@ def plans(draw: st.DrawFn) -> ExportPlan:
             st.just(BUILTIN_DEMO) | st.just("org/name-1.5b") | folder.map(lambda f: str(Path(root, f)))
         ),
         revision=draw(WORD | st.just("")),
+        lora_adapter=draw(
+            st.sampled_from(["", "org/lora", "org/lora@v1"]) | folder.map(lambda f: str(Path(root, f)))
+        ),
         model_type=draw(WORD),
         conv_template=draw(WORD),
         quantization=draw(st.sampled_from(list(QUANTIZATIONS))),

@@ -22,10 +22,11 @@ HOME_NAME = ".mlc-wizard"
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """Where a stage reads and writes; all paths are absolute."""
+    """Where a stage reads and writes; all paths are absolute. `adapter` is the LoRA adapter, if any."""
 
     source: Path
     output: Path
+    adapter: Path | None = None
 
     @property
     def config(self) -> Path:

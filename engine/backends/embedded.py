@@ -48,15 +48,17 @@ class EmbeddedBackend:
 
     def commands(self, plan: ExportPlan, folders: Folders) -> tuple[StageCommand, ...]:
         """The three stages; flags at their defaults are left out."""
+        adapter = folders.adapter
         model = ("--quantization", plan.quantization, *_flag("--model-type", plan.model_type, "auto"))
         commands = [
             StageCommand(
                 stage="convert_weight",
                 argv=(
                     *(*_PROGRAM, "convert_weight", str(folders.source), *model),
+                    *_flag("--lora-adapter", str(adapter) if adapter else None),
                     *("-o", str(folders.building("convert_weight"))),
                 ),
-                inputs=(folders.source,),
+                inputs=(folders.source, *((adapter,) if adapter else ())),
                 packages=("mlc-wizard", "numpy", "ml_dtypes"),
             ),
             StageCommand(

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from engine.embedded.source import check_tensors, decoder_of, storage_order
+from engine.embedded.source import check_tensors, decoder_of, storage_order, with_adapter
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError, WizardError
 from engine.model.config import normalise
@@ -71,18 +71,21 @@ class ModelFacts:
         return self.spec
 
 
-def read(folder: Path, model_type: str = "auto") -> ModelFacts:
-    """The facts of a local model folder.
+def read(folder: Path, model_type: str = "auto", *, lora_adapter: Path | None = None) -> ModelFacts:
+    """The facts of a local model folder, with the PEFT adapter in `lora_adapter` merged.
 
     Raises UsageError for what makes the folder unusable whatever compiles it: missing or malformed
-    files, no weights, no tokenizer, tensors that do not fit config.json. A config.json that the
-    embedded compiler cannot follow is no error here: see `ModelFacts.decoder`.
+    files, no weights, no tokenizer, tensors that do not fit config.json, an adapter that does not
+    fit either. A config.json that the embedded compiler cannot follow is no error here: see
+    `ModelFacts.decoder`.
     """
     config = normalise(_config(folder))
     source = open_tensors(folder)
     spec, parameters, unsupported = _decoder(config, model_type, folder)
     if spec is not None:
         check_tensors(parameters, source, spec)
+        if lora_adapter is not None:
+            source = with_adapter(parameters, source, spec, lora_adapter)
         parameters = storage_order(parameters, source)
     tokenizer = tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
     if not tokenizer:

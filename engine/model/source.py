@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from engine.errors import UsageError
 from engine.plan import BUILTIN_DEMO
@@ -63,6 +63,41 @@ def from_preset(text: str, base: Path) -> str:
         return str(beside.resolve())
     kind(text)
     return text
+
+
+def adapter_from_preset(text: str, base: Path) -> str:
+    """The plan's `lora_adapter` for what a preset in the folder `base` says; a folder becomes absolute.
+
+    Raises UsageError where it is neither a path nor a Hub id.
+    """
+    repo_id, at, _ = text.partition("@")
+    if at and is_hub_id(repo_id) and not (base / text).is_dir():
+        return text
+    try:
+        return from_preset(text, base) if text != BUILTIN_DEMO else _no_adapter(text)
+    except UsageError:
+        return _no_adapter(text)
+
+
+def adapter_place(adapter: str) -> Path | tuple[str, str]:
+    """Where a plan's `lora_adapter` is: its folder, or Hub id and revision, empty for the newest.
+
+    Raises UsageError where it is neither.
+    """
+    if Path(adapter).is_absolute():
+        return Path(adapter)
+    repo_id, _, revision = adapter.partition("@")
+    if not is_hub_id(repo_id):
+        _no_adapter(adapter)
+    return repo_id, revision
+
+
+def _no_adapter(text: str) -> NoReturn:
+    raise UsageError(
+        f"model.lora_adapter = {text!r} is neither a folder here nor an id of the Hugging Face Hub.",
+        why="Allowed: an existing folder that PEFT saved, or owner/name, with @revision where one is wanted.",
+        remedy="Check the spelling, or give the folder's full path.",
+    )
 
 
 def local_folder(source: str) -> Path | None:

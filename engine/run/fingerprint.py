@@ -14,7 +14,8 @@ from engine.events import StageName
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
 # convert_weight reads the architecture and the weights; tokenizer and template are not its business,
 # nor are weights that of gen_config.
-_CONVERT_READS = ("config.json", "*.index.json", *(f"*{suffix}" for suffix in WEIGHT_SUFFIXES))
+_WEIGHTS = tuple(f"*{suffix}" for suffix in WEIGHT_SUFFIXES)
+_CONVERT_READS = ("config.json", "adapter_config.json", "*.index.json", *_WEIGHTS)
 _GEN_CONFIG_READS = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 
 

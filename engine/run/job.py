@@ -3,8 +3,10 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine import machine
 from engine.advice import Advice, advise
@@ -16,30 +18,38 @@ from engine.model import source as model_source
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan, resolve
 
-UNKNOWN_SNAPSHOT = Path("SNAPSHOT")
-"""Stands in commands for the folder that fetch will name."""
+UNKNOWN_SNAPSHOT, UNKNOWN_ADAPTER = Path("SNAPSHOT"), Path("ADAPTER")
+"""Stand in commands for the folders that fetch will name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A plan that was found possible: `facts` is None while the model is on the Hub."""
+    """A plan that was found possible.
+
+    `facts` is None while the model is on the Hub, `adapter` while the plan's adapter is, or has none.
+    """
 
     plan: ExportPlan
     output: Path
     backend: Backend
     reason: str
     facts: ModelFacts | None
+    adapter: Path | None = None
 
     @property
     def folders(self) -> Folders:
         """Where the stages read and write."""
-        return Folders(source=self.facts.folder if self.facts else UNKNOWN_SNAPSHOT, output=self.output)
+        unknown = UNKNOWN_ADAPTER if self.plan.lora_adapter else None
+        return Folders(
+            source=self.facts.folder if self.facts else UNKNOWN_SNAPSHOT,
+            output=self.output,
+            adapter=self.adapter or unknown,
+        )
 
     def commands(self) -> tuple[StageCommand, ...]:
         """Every command of the run, in order: what a dry run shows, the log holds and the run runs."""
-        hub = model_source.kind(self.plan.source) == "hub"
         return (
-            *((fetch_command(self.plan, self.backend),) if hub else ()),
+            *fetch_commands(self.plan, self.backend),
             *self.backend.commands(self.plan, self.folders),
             verify_command(self.output, library_name(self.plan) if self.plan.compile else None),
         )
@@ -48,9 +58,23 @@ class Job:
         """What could be chosen better, as far as plan and model are known."""
         return advise(self.plan, self.facts, machine.inspect(self.output))
 
+    def with_fetched(self, told: Mapping[str, Any]) -> "Job":
+        """The job with what the fetch stage told: the folders of model and adapter, and their commits.
+
+        Raises a WizardError for what makes them unusable.
+        """
+        adapter, plan = self.adapter, self.plan
+        if "adapter_folder" in told:
+            adapter = Path(told["adapter_folder"])
+            repo_id = plan.lora_adapter.partition("@")[0]
+            plan = dataclasses.replace(plan, lora_adapter=f"{repo_id}@{told['adapter_revision']}")
+        folder = Path(told["folder"]) if "folder" in told else model_source.local_folder(plan.source)
+        assert folder is not None
+        return dataclasses.replace(self, plan=plan, adapter=adapter).with_model(folder)
+
     def with_model(self, folder: Path) -> "Job":
         """The job once its model is in `folder`; raises what makes the model unusable."""
-        facts = model_facts.read(folder, self.plan.model_type)
+        facts = model_facts.read(folder, self.plan.model_type, lora_adapter=self.adapter)
         self.backend.check(self.plan, facts)
         return dataclasses.replace(self, plan=resolve(self.plan, facts.max_context), facts=facts)
 
@@ -67,26 +91,51 @@ def prepare(plan: ExportPlan, backend: Backend | None = None) -> Job:
             f"The output {output} is the folder of the model itself.",
             remedy="Choose another with --output or output.directory.",
         )
-    facts = model_facts.read(folder, plan.model_type) if folder else None
+    place = model_source.adapter_place(plan.lora_adapter) if plan.lora_adapter else None
+    adapter = place if isinstance(place, Path) else None
+    facts = model_facts.read(folder, plan.model_type, lora_adapter=adapter) if folder else None
     reason = f"{backend.name} backend." if backend else ""
     if backend is None:
         backend, reason = auto.choose(plan, facts)
     resolved = resolve(plan, facts.max_context if facts else None)
     # What a Hub model leaves open depends on its own maximum: filled in once it is here.
-    return Job(plan=resolved if facts else plan, output=output, backend=backend, reason=reason, facts=facts)
+    return Job(
+        plan=resolved if facts else plan,
+        output=output,
+        backend=backend,
+        reason=reason,
+        facts=facts,
+        adapter=adapter,
+    )
 
 
-def fetch_command(plan: ExportPlan, backend: Backend) -> StageCommand:
-    """The command that brings a Hub model into the Hub client's own cache.
+def fetch_commands(plan: ExportPlan, backend: Backend) -> tuple[StageCommand, ...]:
+    """The commands that bring a model and an adapter of the Hub into the Hub client's own cache.
 
     A model that the embedded compiler does not know is refused there, before its weights are fetched.
     """
-    revision = ("--revision", plan.revision) if plan.revision else ()
-    known = ("--embedded-model-type", plan.model_type) if backend.name == "embedded" else ()
-    return StageCommand(
-        stage="fetch",
-        argv=(sys.executable, "-P", "-m", "engine.model.hub", plan.source, *revision, *known),
-    )
+    found = []
+    if plan.lora_adapter and not isinstance(place := model_source.adapter_place(plan.lora_adapter), Path):
+        # First, as it is small: one that cannot be merged is told before gigabytes are fetched.
+        found.append((place[0], *(("--revision", place[1]) if place[1] else ()), "--lora-adapter"))
+    if model_source.kind(plan.source) == "hub":
+        revision = ("--revision", plan.revision) if plan.revision else ()
+        known = ("--embedded-model-type", plan.model_type) if backend.name == "embedded" else ()
+        found.append((plan.source, *revision, *known))
+    program = (sys.executable, "-P", "-m", "engine.model.hub")
+    return tuple(StageCommand(stage="fetch", argv=(*program, *arguments)) for arguments in found)
+
+
+def placeholders_told(commands: Iterable[StageCommand]) -> str:
+    """What UNKNOWN_SNAPSHOT and UNKNOWN_ADAPTER stand for in `commands`; empty where neither is in them."""
+    words = {word for command in commands for word in command.argv}
+    found = [str(place) for place in (UNKNOWN_ADAPTER, UNKNOWN_SNAPSHOT) if str(place) in words]
+    match found:
+        case [one]:
+            return f"{one} stands for the folder that the first command tells"
+        case [one, other]:
+            return f"{one} and {other} stand for the folders that the first two commands tell"
+    return ""
 
 
 def verify_command(output: Path, library: str | None = None) -> StageCommand:

@@ -58,6 +58,7 @@ def write(
         "source": {
             "source": plan.source,
             "revision": revision,
+            "lora_adapter": plan.lora_adapter,
             "model_type": facts.model_type,
             "architectures": facts.architectures,
         },

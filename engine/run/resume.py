@@ -39,7 +39,7 @@ def remember(plan: ExportPlan, home: Path) -> None:
     """
     placeless = replace(plan, output=Path())
     try:
-        plan.source.encode()
+        f"{plan.source}{plan.lora_adapter}".encode()
     except UnicodeEncodeError:
         with contextlib.suppress(OSError):
             (home / PLAN_NAME).unlink()

@@ -21,7 +21,7 @@ from engine.estimate import Estimate, estimate
 from engine.machine import Machine
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan, with_defaults
-from engine.run.job import UNKNOWN_SNAPSHOT, prepare
+from engine.run.job import placeholders_told, prepare
 from engine.run.workspace import File, Workspace
 from tui import describe, symbols
 from tui.screens import save
@@ -37,13 +37,15 @@ _PAUSE = 0.15
 class Reviewed(Message):
     """What was found about `plan`: its commands as lines of a shell, or the error that stands against it.
 
-    `files` are those of an earlier export in the same folder.
+    `placeholders` says what stands in them for folders that are not known yet; `files` are those of an
+    earlier export in the same folder.
     """
 
     plan: ExportPlan
     machine: Machine | None = None
     reason: str = ""
     commands: tuple[str, ...] = ()
+    placeholders: str = ""
     files: tuple[File, ...] = ()
     error: WizardError | None = None
 
@@ -60,8 +62,15 @@ def review(plan: ExportPlan) -> Reviewed:
     except OSError as error:
         told = WizardError(f"{plan.output}: {error.strerror or error}.", remedy="Choose another folder.")
         return Reviewed(plan, here, error=told)
-    commands = tuple(shell_line(command.argv) for command in job.commands())
-    return Reviewed(plan, here, job.reason, commands, tuple(files))
+    commands = job.commands()
+    return Reviewed(
+        plan,
+        here,
+        reason=job.reason,
+        commands=tuple(shell_line(command.argv) for command in commands),
+        placeholders=placeholders_told(commands),
+        files=tuple(files),
+    )
 
 
 def output_told(found: Reviewed | None) -> str:
@@ -118,9 +127,8 @@ class Commands(Static, can_focus=True):
             for command in found.commands
             for part in wrap(command, width, subsequent_indent="    ", break_on_hyphens=False)
         ]
-        if any(UNKNOWN_SNAPSHOT.name in command.split() for command in found.commands):
-            told = f"({UNKNOWN_SNAPSHOT} stands for the folder that the first command tells.)"
-            lines += ["", *wrap(told, width)]
+        if found.placeholders:
+            lines += ["", *wrap(f"({found.placeholders}.)", width)]
         self.update("\n".join(lines))
 
 
