@@ -1,45 +1,103 @@
 """One form for the configurations that transformers 4 and transformers 5 write.
 
-transformers 5 nests rope settings in `rope_parameters` (per layer type for Gemma 3) and says
-`dtype`; transformers 4 has `rope_theta`, `rope_local_base_freq`, `rope_scaling` and `torch_dtype`.
-The rest of the program sees the transformers 4 spelling only.
+transformers 5 nests rope settings in `rope_parameters` (per layer type where layers differ) and says
+`dtype`; transformers 4 has `rope_theta`, `rope_local_base_freq`, `rope_scaling`, `partial_rotary_factor`
+and `torch_dtype`, GPT-NeoX `rotary_emb_base` and `rotary_pct`. The rest of the program sees the spelling
+of transformers 4 only. What wins where both are there is as in transformers 5 (modeling_rope_utils.py).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from engine.errors import UsageError
 
-def normalise(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` in the spelling of transformers 4, every other key untouched.
+JSON = Mapping[str, Any]
 
-    A rope scaling of type "default" is none at all; its older key `type` becomes `rope_type`.
+# By these a `rope_parameters` of several layer types is told from one that holds for all.
+_LAYER_TYPES = ("full_attention", "sliding_attention")
+# transformers 4 has names of its own for this family.
+_OWN_NAMES = {"gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}}
+_WITH_ORIGINAL = ("llama3", "yarn", "longrope")
+
+
+def normalise(config: JSON) -> dict[str, Any]:
+    """`config` in the spelling of transformers 4, every other key untouched; so is its `text_config`.
+
+    A rope scaling of type "default" is none at all; its older key `type` becomes `rope_type`, and what
+    other settings it holds go to keys of their own. Idempotent.
+    Raises UsageError where rope settings are no JSON objects.
     """
     out = dict(config)
-    if "dtype" in out:
-        out.setdefault("torch_dtype", out["dtype"])
-        del out["dtype"]
-    parameters = out.pop("rope_parameters", None)
-    if parameters:
-        if "full_attention" in parameters:
-            # Gemma 3: the global layers' theta is rope_theta, the local layers' has its own key.
-            full, local = parameters["full_attention"], parameters.get("sliding_attention", {})
-            out.setdefault("rope_local_base_freq", local.get("rope_theta", 10000.0))
-        else:
-            full = parameters
-        out.setdefault("rope_theta", full.get("rope_theta", 10000.0))
-        rest = {k: v for k, v in full.items() if k not in ("rope_theta", "partial_rotary_factor")}
-        if "partial_rotary_factor" in full:
-            out.setdefault("partial_rotary_factor", full["partial_rotary_factor"])
-        out.setdefault("rope_scaling", rest)
-    out["rope_scaling"] = _scaling(out.get("rope_scaling"))
+    if isinstance(text := out.get("text_config"), Mapping):
+        out["text_config"] = normalise(text)
+    dtype, older = out.pop("dtype", None), out.pop("torch_dtype", None)
+    if (name := _dtype_name(dtype) or _dtype_name(older)) is not None:
+        out["torch_dtype"] = name
+    names = _OWN_NAMES.get(str(out.get("model_type")), {})
+    for usual, own in names.items():
+        if usual not in out and own in out:
+            out[usual] = out[own]
+    _move_rope(out)
+    for usual, own in names.items():
+        if usual in out:
+            out[own] = out[usual]
     return out
 
 
-def _scaling(scaling: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if not scaling:
-        return None
+def _move_rope(out: dict[str, Any]) -> None:
+    """Give rope settings their keys of transformers 4, in place."""
+    parameters = _object("rope_parameters", out.pop("rope_parameters", None))
+    scaling = _object("rope_scaling", out.get("rope_scaling"))
+    if any(kind in parameters for kind in _LAYER_TYPES):
+        full, local = (_object(f"rope_parameters.{kind}", parameters.get(kind)) for kind in _LAYER_TYPES)
+        # The layers without a window are the ones that older configurations speak of; where all have
+        # one, theirs are the settings.
+        usual = {**(full or local), **scaling}
+        if "rope_theta" in local:
+            out["rope_local_base_freq"] = local["rope_theta"]
+    else:
+        usual = dict(scaling or parameters)
+    for name in ("rope_theta", "partial_rotary_factor"):
+        if (value := usual.pop(name, None)) is not None:
+            out[name] = value
+    out["rope_scaling"] = _scaling(usual, out)
+
+
+def _scaling(scaling: JSON, config: JSON) -> dict[str, Any] | None:
     out = dict(scaling)
     if "type" in out:
         out.setdefault("rope_type", out["type"])
         del out["type"]
-    return None if out.get("rope_type", "default") == "default" else out
+    kind = out.get("rope_type", "default")
+    if kind == "default":
+        return None
+    if kind == "su" or "short_factor" in out:  # older names of Phi 3's
+        kind = "longrope"
+    out["rope_type"] = kind
+    if kind in _WITH_ORIGINAL:
+        # Phi 3 states it beside the scaling, and means that.
+        original = config.get("original_max_position_embeddings")
+        if original is not None:
+            out["original_max_position_embeddings"] = original
+        elif (longest := config.get("max_position_embeddings")) is not None:
+            out.setdefault("original_max_position_embeddings", longest)
+    return out
+
+
+def _dtype_name(value: object) -> str | None:
+    """The name "bfloat16" for what is also written "torch.bfloat16", or for each part of a model."""
+    if isinstance(value, Mapping):
+        value = value.get("text_config", value.get(""))
+    return value.removeprefix("torch.") if isinstance(value, str) else None
+
+
+def _object(name: str, value: object) -> JSON:
+    """The JSON object `value`, empty for null; UsageError for anything else."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UsageError(
+            f"config.json says {name} = {value!r}, which is no JSON object.",
+            remedy="Download config.json again, or correct it after the model that this one was made from.",
+        )
+    return value
