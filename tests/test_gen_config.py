@@ -1,5 +1,6 @@
 """gen_config against mlc_llm's own output, and everything it refuses or warns of."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from chat_templates import MODELS
 
 from engine.embedded.__main__ import main
+from engine.embedded.compile import read_config
 from engine.embedded.families.registry import FAMILIES, family_of
 from engine.embedded.gen_config import (
     CONFIG_NAME,
@@ -257,6 +259,52 @@ def test_sizes_that_cannot_be(sizes: Sizes, words: str, tmp_path: Path) -> None:
     assert words in caught.value.what
     assert caught.value.remedy
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def rolling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes llama a family whose cache rolls in mlc_llm, as Mistral's does."""
+    llama = FAMILIES["llama"]
+
+    def model_config(config: Any) -> dict[str, Any]:
+        return llama.model_config(config) | {"sliding_window_size": 24, "attention_sink_size": 4}
+
+    monkeypatch.setitem(FAMILIES, "llama", dataclasses.replace(llama, model_config=model_config))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "window", "sink", "prefill"),
+    [
+        (Sizes(sliding_window_size=128), 128, 4, 128),
+        (Sizes(sliding_window_size=128, attention_sink_size=0, prefill_chunk_size=32), 128, 0, 32),
+        (Sizes(sliding_window_size=2048, context_window_size=-1), 2048, 4, 1024),
+    ],
+)
+def test_a_rolling_window_takes_the_place_of_the_context(
+    sizes: Sizes, window: int, sink: int, prefill: int, rolling: None, tmp_path: Path
+) -> None:
+    config = made("llama", tmp_path / "out", sizes=sizes).config
+    for place in (config, config["model_config"]):
+        assert (place["context_window_size"], place["sliding_window_size"]) == (-1, window)
+        assert (place["attention_sink_size"], place["prefill_chunk_size"]) == (sink, prefill)
+    with pytest.raises(UsageError, match=f"sliding_window_size = {window}.* no rolling cache"):
+        read_config(tmp_path / "out", {})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        (Sizes(sliding_window_size=128, context_window_size=256), "--context-window-size 256 and --sliding"),
+        (Sizes(sliding_window_size=128, prefill_chunk_size=129), "129 is above --sliding-window-size 128"),
+        (Sizes(sliding_window_size=128, attention_sink_size=128), "--attention-sink-size 128 does not fit"),
+        (Sizes(sliding_window_size=128, attention_sink_size=-1), "--attention-sink-size -1 does not fit"),
+        (Sizes(attention_sink_size=4), "--attention-sink-size 4 is not possible"),
+    ],
+)
+def test_rolling_windows_that_cannot_be(sizes: Sizes, words: str, rolling: None, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        made("llama", tmp_path / "out", sizes=sizes)
+    assert words in caught.value.what
 
 
 @pytest.mark.parametrize(

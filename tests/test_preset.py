@@ -1,5 +1,6 @@
 """Presets: reading, refusing, overriding, listing and saving them."""
 
+import dataclasses
 import os
 import string
 import sys
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import preset, preset_schema
+from engine import headless, preset, preset_schema
+from engine.backends import embedded
 from engine.catalog import QUANTIZATIONS, TARGETS
 from engine.errors import UsageError
 from engine.plan import BUILTIN_DEMO, BackendName, ExportPlan
@@ -237,9 +239,7 @@ def test_relative_source_is_beside_the_preset_and_output_is_here(tmp_path: Path,
     assert plan.output == Path("out")
     (tmp_path / "models" / "a@b").mkdir()
     for adapter in ("models/tiny", "models/a@b", "./models/not-yet"):
-        plan = preset.load(
-            write(tmp_path, text.replace("[model]", f'[model]\nlora_adapter = "{adapter}"'))
-        )
+        plan = preset.load(write(tmp_path, text.replace("[model]", f'[model]\nlora_adapter = "{adapter}"')))
         assert plan.lora_adapter == str((tmp_path / adapter).resolve())
     override = preset.load(write(tmp_path, text), ["model.source=./x"])
     assert override.source == str((Path.cwd() / "x").resolve())
@@ -288,6 +288,54 @@ def test_shipped_presets_are_what_they_promise(user: Path) -> None:
     assert (gemma.device, gemma.output) == ("webgpu", Path("working/mlc-model"))
     demo = preset.load("demo")
     assert (demo.source, demo.quantization, demo.device) == (BUILTIN_DEMO, "q4f32_1", "webgpu")
+
+
+SHIPPED = {
+    "demo": ("webgpu", "--context-window-size 1024 --prefill-chunk-size 256"),
+    "gemma270m": ("webgpu", "--context-window-size 4096 --prefill-chunk-size 512"),
+    "redpajama-3b-cuda": ("cuda", "--conv-template redpajama_chat -o"),
+    "redpajama-3b-webgpu": ("webgpu", "--conv-template redpajama_chat -o"),
+    "redpajama-3b-android": ("android", "--context-window-size 768 -o"),
+    "llama2-7b-webgpu": ("webgpu", "--context-window-size 2048 -o"),
+    "llama2-7b-metal": ("metal", "--conv-template auto -o"),
+    "mistral-7b-webgpu": ("webgpu", "--conv-template auto --prefill-chunk-size 1024 -o"),
+    "mistral-7b-iphone": ("iphone", "--sliding-window-size 1024 --prefill-chunk-size 128 -o"),
+}
+
+
+def test_every_shipped_preset_is_told_in_one_plain_line(user: Path) -> None:
+    entries = {entry.name: entry for entry in preset.list_presets()}
+    assert entries.keys() == SHIPPED.keys()
+    for entry in entries.values():
+        assert not entry.error
+        assert 20 <= len(entry.description) <= 100
+        assert "\n" not in entry.description
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_dry_run_of_a_shipped_preset_shows_its_commands_or_what_it_would_take(
+    name: str, user: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device, flags = SHIPPED[name]
+    plan = preset.load(name)
+    assert plan.device == device
+    if device in embedded.TARGETS:
+        assert headless.dry_run(plan) == 0
+    else:
+        with pytest.raises(UsageError) as caught:
+            headless.dry_run(plan)
+        assert f"does not compile for {device}" in caught.value.what
+        assert "mlc_llm or the docker backend" in caught.value.why
+        assert "--no-compile" in caught.value.remedy
+        assert headless.dry_run(dataclasses.replace(plan, compile=False)) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "gen_config" in line and flags in line]
+    assert f"--quantization {plan.quantization}" in line
+
+
+def test_a_rolling_window_is_not_compiled_here(user: Path) -> None:
+    plan = dataclasses.replace(preset.load("mistral-7b-iphone"), device="webgpu")
+    with pytest.raises(UsageError, match=r"context\.sliding_window_size = 1024"):
+        headless.dry_run(plan)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -33,8 +33,19 @@ class EmbeddedBackend:
             library_name(plan)
             raise UsageError(
                 f"This version does not compile for {plan.device}, only for {' and '.join(TARGETS)}.",
+                why=f"A library for {plan.device} is made by the mlc_llm or the docker backend, that is by "
+                "the official compiler, which this version cannot run yet.",
                 remedy=f"Pass --no-compile for weights and configuration, which serve {plan.device} as well, "
                 "or choose another target.device.",
+            )
+        if plan.compile and (plan.sliding_window_size or -1) > 0:
+            raise UsageError(
+                f"context.sliding_window_size = {plan.sliding_window_size}: this version does not compile a "
+                "rolling cache.",
+                why="That takes the mlc_llm or the docker backend, which this version cannot run yet. The "
+                "windows of a model's own layers need no setting.",
+                remedy="Leave context.sliding_window_size out for a context of fixed length, or pass "
+                "--no-compile for weights and configuration.",
             )
         if plan.compile:
             for module, package in (("tvm", "apache-tvm"), ("ziglang", "ziglang")):

@@ -98,9 +98,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "context-window-size",
             f"tokens of context (default: the model's maximum, at most {DEFAULT_CONTEXT})",
         ),
-        ("sliding-window-size", "only -1: windows belong to layers and come from config.json"),
+        (
+            "sliding-window-size",
+            "tokens of a rolling cache in place of the context, for families that have one; -1: none, the "
+            "windows of layers come from config.json",
+        ),
         ("prefill-chunk-size", f"tokens of a prefill chunk (default: at most {DEFAULT_PREFILL})"),
-        ("attention-sink-size", "only -1 or 0: sinks belong to a sliding window"),
+        ("attention-sink-size", "first tokens that a rolling cache keeps (default: the family's, mostly 4)"),
         ("tensor-parallel-shards", "only 1"),
         ("pipeline-parallel-stages", "only 1"),
     ):
@@ -170,6 +174,7 @@ def generate(
             remedy="Download config.json again, or name another --model-type.",
         ) from error
     warnings = _apply_sizes(model, sizes)
+    rolling = sizes.sliding_window_size or -1
     choice = choose_conversation(folder, conv_template)
     active = folder.tokenizer.get_vocab_size(with_added_tokens=True)
     if active > model["vocab_size"]:
@@ -185,9 +190,9 @@ def generate(
         "model_config": model,
         "vocab_size": model["vocab_size"],
         "context_window_size": model["context_window_size"],
-        "sliding_window_size": -1,
+        "sliding_window_size": rolling,
         "prefill_chunk_size": model["prefill_chunk_size"],
-        "attention_sink_size": -1,
+        "attention_sink_size": model["attention_sink_size"] if rolling > 0 else -1,
         "tensor_parallel_shards": 1,
         "pipeline_parallel_stages": 1,
         "active_vocab_size": active,
@@ -215,9 +220,14 @@ def generate(
 def _apply_sizes(model: dict[str, Any], sizes: Sizes) -> list[str]:
     """Put the sizes asked for into `model`, in place; returns warnings."""
     one_device = "The embedded compiler builds for one device."
+    rolling = sizes.sliding_window_size or -1
+    # Of mlc_llm's families those that state sinks have a cache that rolls.
+    can_roll = "attention_sink_size" in model
+    windows: tuple[int, ...] = (rolling,) if can_roll and rolling > 0 else (-1,)
+    sinks: tuple[int, ...] = (sizes.attention_sink_size or 0,) if rolling > 0 else (-1, 0)
     for flag, value, allowed, why in (
-        ("sliding-window-size", sizes.sliding_window_size, (-1,), "Windows are of layers, in config.json."),
-        ("attention-sink-size", sizes.attention_sink_size, (-1, 0), "Sinks belong to a rolling window."),
+        ("sliding-window-size", sizes.sliding_window_size, windows, "The windows of its layers are fixed."),
+        ("attention-sink-size", sizes.attention_sink_size, sinks, "Sinks belong to a rolling cache."),
         ("tensor-parallel-shards", sizes.tensor_parallel_shards, (1,), one_device),
         ("pipeline-parallel-stages", sizes.pipeline_parallel_stages, (1,), one_device),
         ("disaggregation", sizes.disaggregation, (False,), "It is for servers of several GPUs."),
@@ -228,11 +238,13 @@ def _apply_sizes(model: dict[str, Any], sizes: Sizes) -> list[str]:
                 why=why,
                 remedy=f"Leave --{flag} out, or use the mlc_llm backend.",
             )
+    if rolling > 0:
+        return _apply_rolling(model, sizes, rolling)
     maximum: int = model["context_window_size"]
     context = (
         min(maximum, DEFAULT_CONTEXT) if sizes.context_window_size is None else sizes.context_window_size
     )
-    prefill = min(context, DEFAULT_PREFILL) if sizes.prefill_chunk_size is None else sizes.prefill_chunk_size
+    prefill = _prefill_of(sizes, context, "context-window-size")
     for flag, value in (
         ("context-window-size", context),
         ("prefill-chunk-size", prefill),
@@ -240,12 +252,6 @@ def _apply_sizes(model: dict[str, Any], sizes: Sizes) -> list[str]:
     ):
         if value < 1:
             raise UsageError(f"--{flag} is {value}.", remedy=f"Give --{flag} a number above 0.")
-    if prefill > context:
-        raise UsageError(
-            f"--prefill-chunk-size {prefill} is above --context-window-size {context}.",
-            why="A chunk can never be longer than all the text the model may see.",
-            remedy=f"Give --prefill-chunk-size {context} or less.",
-        )
     model["context_window_size"], model["prefill_chunk_size"] = context, prefill
     model["max_batch_size"] = sizes.max_batch_size
     if context > maximum:
@@ -254,6 +260,40 @@ def _apply_sizes(model: dict[str, Any], sizes: Sizes) -> list[str]:
             "expect nonsense beyond them"
         ]
     return []
+
+
+def _apply_rolling(model: dict[str, Any], sizes: Sizes, rolling: int) -> list[str]:
+    """`_apply_sizes` for a rolling cache of `rolling` tokens, which takes the place of the context."""
+    if (sizes.context_window_size or -1) > 0:
+        raise UsageError(
+            f"--context-window-size {sizes.context_window_size} and --sliding-window-size {rolling} are both "
+            "set.",
+            why="A rolling cache takes the place of the context: runtimes take one of the two.",
+            remedy="Leave one of them out, or give it as -1.",
+        )
+    sink = model["attention_sink_size"] if sizes.attention_sink_size is None else sizes.attention_sink_size
+    if not 0 <= sink < rolling:
+        raise UsageError(
+            f"--attention-sink-size {sink} does not fit --sliding-window-size {rolling}.",
+            remedy=f"Give --attention-sink-size a number from 0 to {rolling - 1}.",
+        )
+    model["prefill_chunk_size"] = _prefill_of(sizes, rolling, "sliding-window-size")
+    model["context_window_size"] = -1
+    model["sliding_window_size"], model["attention_sink_size"] = rolling, sink
+    model["max_batch_size"] = sizes.max_batch_size
+    return []
+
+
+def _prefill_of(sizes: Sizes, limit: int, limit_flag: str) -> int:
+    """The prefill chunk: what is asked for, or the default, within `limit`."""
+    prefill = min(limit, DEFAULT_PREFILL) if sizes.prefill_chunk_size is None else sizes.prefill_chunk_size
+    if prefill > limit > 0:
+        raise UsageError(
+            f"--prefill-chunk-size {prefill} is above --{limit_flag} {limit}.",
+            why="A chunk can never be longer than all the text the model may see.",
+            remedy=f"Give --prefill-chunk-size {limit} or less.",
+        )
+    return prefill
 
 
 def _stated(folder: ModelFolder, key: str) -> Any:
