@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 from hub_server import Hub, Repository, serving
+from torch_files import save_sharded
 
 from engine.model import facts
+from engine.model.lora import open_adapter
+from engine.model.tensors import open_tensors
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 EXTRA = {
@@ -219,7 +222,7 @@ def test_wrong_ids_and_revisions(client: Client) -> None:
     [
         ({"model.gguf": b"x"}, ["no config.json", "GGUF"]),
         ({"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"}, ["no config.json", "LoRA"]),
-        ({"config.json": b"{}", "pytorch_model.bin": b"x"}, ["no weights in safetensors", "pickled PyTorch"]),
+        ({"config.json": b"{}", "model.onnx": b"x"}, ["no weights that can be read", "ONNX"]),
     ],
 )
 def test_repositories_that_cannot_serve(
@@ -227,6 +230,65 @@ def test_repositories_that_cannot_serve(
 ) -> None:
     hub.repositories["org/other"] = Repository(files=files)
     found = client.fetch("org/other")
+    assert found.code == 2
+    for part in expected:
+        assert part in found.error
+
+
+def test_a_model_in_pytorch_files_is_fetched_where_there_are_no_safetensors(
+    client: Client, hub: Hub, tmp_path: Path
+) -> None:
+    source = open_tensors(GOLDEN / "llama" / "hf")
+    tensors = {name: source.read(name) for name in source.names}
+    made = {n: d for n, d in files_of("llama").items() if "safetensors" not in n}
+    (shards := tmp_path / "shards").mkdir()
+    save_sharded(shards, dict(list(tensors.items())[::2]), dict(list(tensors.items())[1::2]))
+    made |= {path.name: path.read_bytes() for path in shards.iterdir()}
+    hub.repositories["org/old"] = Repository(files=made | {"training_args.bin": b"pickle"})
+    folder = client.fetch("org/old").folder
+    assert {path.name for path in folder.iterdir()} == set(made)
+    assert facts.read(folder).tensors.keys() == facts.read(GOLDEN / "llama" / "hf").tensors.keys()
+    hub.down = True
+    assert client.fetch("org/old").folder == folder
+
+
+LORA = Path(__file__).parent / "data" / "lora"
+
+
+@pytest.mark.parametrize(
+    ("case", "weights"),
+    [("patterns-bf16", "adapter_model.safetensors"), ("rslora-f16", "adapter_model.bin")],
+)
+def test_an_adapter_is_fetched_alone(case: str, weights: str, client: Client, hub: Hub) -> None:
+    made = {path.name: path.read_bytes() for path in (LORA / case).iterdir()}
+    hub.repositories["org/lora"] = Repository(files=made | EXTRA, revisions=("main", "v2"))
+    fetched = client.fetch("org/lora", "--revision", "v2", "--lora-adapter")
+    assert fetched.code == 0
+    [told] = fetched.records("result")
+    folder = Path(told["adapter_folder"])
+    assert told["adapter_revision"] == hub.repositories["org/lora"].commit == folder.name
+    assert set(hub.gets()) == {"adapter_config.json", weights}
+    assert open_adapter(folder).tensors.names
+    hub.down = True
+    assert client.fetch("org/lora", "--revision", "v2", "--lora-adapter").records("result") == [told]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"config.json": b"{}", "model.safetensors": b"x"}, ["is no LoRA adapter", "a whole model"]),
+        ({"adapter_config.json": b"{}"}, ["is no LoRA adapter"]),
+        (
+            {"adapter_config.json": b'{"peft_type": "IA3"}', "adapter_model.safetensors": b"x"},
+            ["is of the kind IA3"],
+        ),
+    ],
+)
+def test_adapters_that_cannot_be_merged_are_told_at_once(
+    files: dict[str, bytes], expected: list[str], client: Client, hub: Hub
+) -> None:
+    hub.repositories["org/lora"] = Repository(files=files)
+    found = client.fetch("org/lora", "--lora-adapter")
     assert found.code == 2
     for part in expected:
         assert part in found.error

@@ -1,6 +1,7 @@
 """Runs with a LoRA adapter: from presets and folders, what makes a stage run again, what a dry run shows."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,39 @@ def test_one_that_does_not_fit_is_told_before_any_work(tmp_path: Path, adapter: 
         job.prepare(lora_plan(tmp_path, adapter))
     with pytest.raises(UsageError, match=r"has no adapter_config\.json"):
         job.prepare(lora_plan(tmp_path, tmp_path / "nowhere"))
+
+
+def in_cache(hub: Path, repo_id: str, commit: str, files: Path) -> None:
+    """Put a folder into a cache of the Hub client's, as its newest revision."""
+    repository = hub / f"models--{repo_id.replace('/', '--')}"
+    shutil.copytree(files, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+
+
+@pytest.mark.parametrize("base_on_hub", [True, False])
+def test_an_adapter_of_the_hub_is_fetched_and_its_commit_kept(
+    base_on_hub: bool, tmp_path: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real client, offline, with a cache that has both."""
+    hub, commit = tmp_path / "home" / "hub", "0123456789abcdef0123456789abcdef01234567"
+    in_cache(hub, "org/base", "f" * 40, BASE)
+    in_cache(hub, "org/lora", commit, adapter)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    source = "org/base" if base_on_hub else str(BASE)
+    plan = plan_for(tmp_path, source=source, lora_adapter="org/lora")
+    events = finish(plan)
+    assert set(outcomes(events).values()) == {"done"}
+    merged = visible(tmp_path / "out")
+    assert plan_of(tmp_path / "out").lora_adapter == f"org/lora@{commit}"
+    receipt = json.loads((tmp_path / "out" / "export-receipt.json").read_text())
+    assert receipt["source"]["lora_adapter"] == f"org/lora@{commit}"
+    assert receipt["source"]["revision"] == ("f" * 40 if base_on_hub else "")
+    again = outcomes(finish(plan))
+    assert (again["fetch"], again["convert_weight"]) == ("skipped", "skipped")
+    outcomes(finish(lora_plan(tmp_path / "folder", adapter)))
+    assert visible(tmp_path / "folder" / "out")["params_shard_0.bin"] == merged["params_shard_0.bin"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from engine.embedded import narrate
 from engine.embedded.families.registry import family_of
 from engine.errors import Cancelled, StageError, UsageError, WizardError
 from engine.machine import disk_free
-from engine.model import hub_errors
+from engine.model import hub_errors, lora
 from engine.model.config import normalise
 from engine.model.facts import CONFIG_FILE
-from engine.model.tensors import INDEX_FILE, SINGLE_FILE, open_tensors, read_json_object
+from engine.model.files import read_json_object
+from engine.model.lora import open_adapter
+from engine.model.tensors import open_tensors, weights_file
 
 # What the stages read, beside the weights; all at the top of the repository.
 SMALL_FILES = (
@@ -78,12 +81,33 @@ def fetch(repo_id: str, revision: str = "", embedded_model_type: str = "") -> tu
     Raises NotAuthorizedError, UsageError or StageError in plain words. Where the Hub cannot be
     reached a complete copy in the cache serves, which is said.
     """
+    return _explained(repo_id, revision, lambda: _fetch(repo_id, revision, embedded_model_type), _cached)
+
+
+def fetch_adapter(repo_id: str, revision: str = "") -> tuple[Path, str]:
+    """The folder of a fetched PEFT adapter and its commit.
+
+    Raises as `fetch` does, and UsageError for an adapter that cannot be merged, before anybody waits
+    for its base model.
+    """
+    folder, commit = _explained(repo_id, revision, lambda: _fetch_adapter(repo_id, revision), _cached_adapter)
+    open_adapter(folder)
+    return folder, commit
+
+
+def _explained(
+    repo_id: str,
+    revision: str,
+    fetched: Callable[[], tuple[Path, str]],
+    cached: Callable[[str, str], Path | None],
+) -> tuple[Path, str]:
+    """What `fetched` gives; where the Hub cannot be reached, what is `cached`; failures in plain words."""
     try:
-        return _fetch(repo_id, revision, embedded_model_type)
+        return fetched()
     except Exception as error:
         if _stop.is_set():
             raise Cancelled("Stopped while fetching.") from None
-        if hub_errors.unreachable(error) and (folder := _cached(repo_id, revision)):
+        if hub_errors.unreachable(error) and (folder := cached(repo_id, revision)):
             narrate.say(
                 f"The Hub cannot be reached: using {repo_id} as fetched before, commit {folder.name}."
             )
@@ -108,6 +132,23 @@ def _fetch(repo_id: str, revision: str, embedded_model_type: str) -> tuple[Path,
         name for name in sizes if any(fnmatch.fnmatchcase(name, p) for p in SMALL_FILES) and "/" not in name
     ]
     names += _weight_files(repo_id, info.sha, sizes)
+    _check_room({n: sizes[n] for n in names if not _is_cached(repo_id, n, info.sha)}, repo_id)
+    folder = _download(repo_id, revision, {name: sizes[name] for name in names}, info.sha)
+    return folder, folder.name
+
+
+def _fetch_adapter(repo_id: str, revision: str) -> tuple[Path, str]:
+    info = HfApi().model_info(repo_id, revision=revision or None, files_metadata=True, timeout=_TIMEOUT_S)
+    assert info.sha is not None
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    weights = [name for name in lora.WEIGHT_FILES if name in sizes][:1]
+    if lora.CONFIG_FILE not in sizes or not weights:
+        raise UsageError(
+            f"{repo_id} is no LoRA adapter: it needs {lora.CONFIG_FILE} and {lora.WEIGHT_FILES[0]}.",
+            why="It holds a whole model." if CONFIG_FILE in sizes else "",
+            remedy="Choose a repository that PEFT saved an adapter to, or leave model.lora_adapter out.",
+        )
+    names = [lora.CONFIG_FILE, *weights]
     _check_room({n: sizes[n] for n in names if not _is_cached(repo_id, n, info.sha)}, repo_id)
     folder = _download(repo_id, revision, {name: sizes[name] for name in names}, info.sha)
     return folder, folder.name
@@ -141,25 +182,29 @@ def _download(repo_id: str, revision: str, sizes: dict[str, int], commit: str) -
 
 
 def _weight_files(repo_id: str, commit: str, sizes: dict[str, int]) -> list[str]:
-    """The safetensors files of the model, with their index; copies in other formats stay where they are."""
-    if INDEX_FILE in sizes:
-        index = read_json_object(Path(hf_hub_download(repo_id, INDEX_FILE, revision=commit)))
-        weight_map = index.get("weight_map")
-        files = sorted({str(f) for f in weight_map.values()}) if isinstance(weight_map, dict) else []
-        return [INDEX_FILE, *(name for name in files if name in sizes)]
-    if SINGLE_FILE in sizes:
-        return [SINGLE_FILE]
-    raise UsageError(
-        f"{repo_id} has no weights in safetensors.",
-        why=_what_it_has(list(sizes)),
-        remedy="Choose the repository of the original model, or one that holds it in safetensors.",
-    )
+    """The files of the model's weights, with their index; copies in other formats stay where they are."""
+    found = weights_file(sizes)
+    if found is None:
+        raise UsageError(
+            f"{repo_id} has no weights that can be read.",
+            why=_what_it_has(list(sizes)),
+            remedy="Choose the repository of the original model, in safetensors or as pytorch_model.bin.",
+        )
+    if not found.endswith(".json"):
+        return [found]
+    index = read_json_object(Path(hf_hub_download(repo_id, found, revision=commit)))
+    weight_map = index.get("weight_map")
+    files = sorted({str(f) for f in weight_map.values()}) if isinstance(weight_map, dict) else []
+    return [found, *(name for name in files if name in sizes)]
 
 
 def _what_it_has(names: list[str]) -> str:
     if any(name.startswith("adapter_") for name in names):
-        return "It holds a LoRA adapter, which must be merged into its base model first."
-    for suffix, what in ((".gguf", "GGUF"), (".bin", "pickled PyTorch"), (".onnx", "ONNX")):
+        return (
+            "It holds a LoRA adapter: name the model that it was trained on as model.source, and this "
+            "repository as model.lora_adapter."
+        )
+    for suffix, what in ((".gguf", "GGUF"), (".onnx", "ONNX")):
         if any(name.endswith(suffix) for name in names):
             return f"It holds {what} files."
     return ""
@@ -197,6 +242,18 @@ def _cached(repo_id: str, revision: str) -> Path | None:
     return folder if (folder / CONFIG_FILE).is_file() else None
 
 
+def _cached_adapter(repo_id: str, revision: str) -> Path | None:
+    """The adapter in the cache, if it is there whole."""
+    try:
+        place = try_to_load_from_cache(repo_id, lora.CONFIG_FILE, revision=revision or None)
+        folder = Path(place).parent if isinstance(place, str) else None
+        if folder is not None:
+            open_adapter(folder)
+    except WizardError:
+        return None
+    return folder
+
+
 def _on_signal(number: int, frame: object) -> None:  # noqa: ARG001
     """Let the downloading threads end themselves: the client then removes its half files."""
     _stop.set()
@@ -214,15 +271,20 @@ def main(argv: list[str] | None = None) -> int:
         metavar="TYPE",
         help="refuse what the embedded compiler does not know; auto: read the type from config.json",
     )
+    parser.add_argument("--lora-adapter", action="store_true", help="fetch a PEFT adapter, not a model")
     arguments = parser.parse_args(argv)
     for name in ("SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), _on_signal)
     try:
-        folder, commit = fetch(arguments.repo_id, arguments.revision, arguments.embedded_model_type)
+        if arguments.lora_adapter:
+            folder, commit = fetch_adapter(arguments.repo_id, arguments.revision)
+        else:
+            folder, commit = fetch(arguments.repo_id, arguments.revision, arguments.embedded_model_type)
     except WizardError as error:
         narrate.failed(error)
         return error.exit_code
-    narrate.result({"folder": str(folder), "revision": commit})
+    prefix = "adapter_" if arguments.lora_adapter else ""
+    narrate.result({f"{prefix}folder": str(folder), f"{prefix}revision": commit})
     return 0
 
 
