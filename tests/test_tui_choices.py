@@ -189,6 +189,10 @@ def test_a_plan_in_words(chosen: ExportPlan, name: str, makes: str) -> None:
 
 
 def test_rare_choices_are_told_where_they_were_made() -> None:
+    assert dict(describe.decisions(plan(lora_adapter="org/lora@v2")))["adapter"] == "org/lora@v2"
+    folder = str(Path.cwd() / "lora")
+    assert dict(describe.decisions(plan(lora_adapter=folder)))["adapter"] == "lora"
+    assert "adapter" not in dict(describe.decisions(plan()))
     found = dict(describe.decisions(plan(revision="abc", conv_template="none", max_batch_size=2)))
     assert (found["revision"], found["template"], found["batch"]) == ("abc", "none", "2")
 

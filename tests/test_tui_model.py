@@ -240,6 +240,23 @@ async def test_tab_takes_the_completion_or_goes_on(here: Path) -> None:
         assert app.focused is not field
 
 
+async def test_an_adapter_is_kept_as_a_preset_would_have_it(here: Path) -> None:
+    app = wizard_at("model", Draft())
+    (here / "lora").mkdir()
+    async with app.run_test() as pilot:
+        await settled(pilot)
+        field = app.screen.query_one("#lora_adapter", Input)
+        for typed, kept in (
+            ("lora", str((here / "lora").resolve())),
+            ("org/lora@v2", "org/lora@v2"),
+            ("a b", "a b"),  # told at Review
+            ("", ""),
+        ):
+            field.value = typed
+            await settled(pilot)
+            assert app.draft.plan().lora_adapter == kept
+
+
 def test_complete_folder(tmp_path: Path, monkeypatch) -> None:
     for name in ("models", "more", ".hidden"):
         (tmp_path / name / "below").mkdir(parents=True)

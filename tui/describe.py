@@ -58,6 +58,12 @@ def source_name(plan: ExportPlan) -> str:
     return path.name if path.is_absolute() else plan.source
 
 
+def adapter_name(plan: ExportPlan) -> str:
+    """The LoRA adapter in few words, as `source_name`."""
+    path = Path(plan.lora_adapter)
+    return path.name if path.is_absolute() else plan.lora_adapter
+
+
 def makes(plan: ExportPlan) -> str:
     """Target, and whether a library is compiled for it."""
     return plan.device if plan.compile else f"{plan.device}, weights only"
@@ -113,6 +119,7 @@ def decisions(plan: ExportPlan) -> list[Row]:
     usual = ExportPlan(source="", quantization="")
     return [
         ("model", source_name(plan) or "not chosen"),
+        *((("adapter", adapter_name(plan)),) if plan.lora_adapter else ()),
         *((label, str(v)) for label, field in _RARE if (v := getattr(plan, field)) != getattr(usual, field)),
         ("quantize", plan.quantization),
         ("context", context_of(plan)),

@@ -17,7 +17,7 @@ from engine.errors import WizardError
 from engine.model import nearby
 from engine.model import source as model_source
 from engine.model.nearby import Nearby
-from engine.plan import BUILTIN_DEMO
+from engine.plan import BUILTIN_DEMO, ExportPlan
 from tui import facts_table, symbols
 from tui.messages import NearbyFound
 from tui.screens.step import StepScreen
@@ -28,9 +28,12 @@ _PAUSE = 0.3
 _TYPED = "model.typed"
 _OPTIONS = (
     ("revision", "revision", "newest", "commit, branch or tag"),
+    ("lora_adapter", "adapter", "none", "LoRA: a folder or owner/name"),
     ("conv_template", "template", "auto", "auto, none, or a name"),
     ("model_type", "model type", "auto", "auto, or a name"),
 )
+
+_UNTOUCHED = ExportPlan(source="", quantization="")
 
 
 class NearbyList(OptionList):
@@ -58,8 +61,10 @@ The model to export, as Hugging Face publishes it: **config.json**, weights in *
   models need a token: `hf auth login`, or HF_TOKEN.
 - **builtin:demo**, a tiny model inside the program, to see an export from start to finish.
 
-*revision* pins a commit, branch or tag of the Hub. *template* is the conversation format; `auto` derives it
-from the model's own chat template. *model type* overrides what config.json says.
+*revision* pins a commit, branch or tag of the Hub. An *adapter* (LoRA, as PEFT saves it) is merged into the
+weights: a folder, or `owner/name` on the Hub, with `@revision` where one is wanted. *template* is the
+conversation format; `auto` derives it from the model's own chat template. *model type* overrides what
+config.json says.
 """
 
     def __init__(self) -> None:
@@ -171,11 +176,13 @@ from the model's own chat template. *model type* overrides what config.json says
         field = event.input.id or ""
         if field not in {name for name, *_ in _OPTIONS}:
             return
-        value = event.value.strip() or ("" if field == "revision" else "auto")
+        value = event.value.strip() or getattr(_UNTOUCHED, field)
+        if field == "lora_adapter":
+            value = _adapter(value)
         if value == getattr(self.draft.plan(), field):
             return
         self.draft.choose(**{field: value})
-        if field != "conv_template" and self.draft.is_source_given:
+        if field not in ("conv_template", "lora_adapter") and self.draft.is_source_given:
             if self._timer is not None:
                 self._timer.stop()
             self._timer = self.set_timer(_PAUSE, self._look)
@@ -264,6 +271,14 @@ from the model's own chat template. *model type* overrides what config.json says
             self._going_on = True
             return
         super().action_next()
+
+
+def _adapter(text: str) -> str:
+    """What was typed as a plan's `lora_adapter`; what it cannot be stays as it is, for Review to tell."""
+    try:
+        return model_source.adapter_from_preset(text, Path.cwd()) if text else ""
+    except WizardError:
+        return text
 
 
 def _shown(folder: Path) -> str:
