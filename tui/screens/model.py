@@ -28,7 +28,7 @@ _PAUSE = 0.3
 _TYPED = "model.typed"
 _OPTIONS = (
     ("revision", "revision", "newest", "commit, branch or tag"),
-    ("lora_adapter", "adapter", "none", "LoRA: a folder or owner/name"),
+    ("lora_adapter", "adapter", "none", "a LoRA to merge"),
     ("conv_template", "template", "auto", "auto, none, or a name"),
     ("model_type", "model type", "auto", "auto, or a name"),
 )
