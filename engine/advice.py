@@ -20,6 +20,7 @@ from engine.estimate import (
 from engine.machine import Machine
 from engine.model.facts import ModelFacts
 from engine.plan import BUILTIN_DEMO, MOBILE, ExportPlan, with_defaults
+from engine.units import mebibytes, megabytes
 
 Severity = Literal["note", "warning"]
 
@@ -94,14 +95,6 @@ def _overflows_f16(plan: ExportPlan, facts: ModelFacts) -> bool:
     return _official(plan) and _passes_f16(facts)
 
 
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB" if size >= 1e7 else f"{size / 1e6:,.1f} MB"
-
-
-def _mib(size: int) -> str:
-    return f"{size / MIB:,.0f} MiB"
-
-
 def _small_model(case: _Case) -> Iterator[Advice]:
     """4 bit weights below 1 B parameters."""
     sizes, mode = case.sizes, case.plan.quantization
@@ -117,7 +110,7 @@ def _small_model(case: _Case) -> Iterator[Advice]:
         severity="warning",
         message=f"{mode} stores {sizes.parameter_count / 1e6:,.1f} M parameters in 4 bits. Below 1 B, models "
         f"lose too much by that.{head if case.facts.decoder().tie_word_embeddings else ''} {better} takes "
-        f"{_mb(larger.disk_bytes)} to download instead of {_mb(sizes.disk_bytes)}.",
+        f"{megabytes(larger.disk_bytes)} to download instead of {megabytes(sizes.disk_bytes)}.",
         better={"quantization": better},
     )
 
@@ -194,8 +187,8 @@ def _prefill_above_window(case: _Case) -> Iterator[Advice]:
             "The official compiler's kernels let every token of a chunk see the whole chunk, so answers to "
             "long prompts differ from the model's."
             if official
-            else f"The result is the same; a chunk of {window} needs at least {_mib(less)} for activations "
-            f"instead of {_mib(case.sizes.temporary_bytes)}."
+            else f"The result is the same; a chunk of {window} needs at least {mebibytes(less)} for "
+            f"activations instead of {mebibytes(case.sizes.temporary_bytes)}."
         ),
         better={"prefill_chunk_size": window},
     )
@@ -251,7 +244,7 @@ def _buffers(case: _Case) -> Iterator[Advice]:
         yield Advice(
             code="buffer-too-large",
             severity="warning",
-            message=f"The largest buffer ({name}) is {_mib(size)}, and WebLLM asks devices for at most "
+            message=f"The largest buffer ({name}) is {mebibytes(size)}, and WebLLM asks devices for at most "
             "1 GiB: it cannot load.",
             better=_smaller(case),
         )
@@ -260,7 +253,7 @@ def _buffers(case: _Case) -> Iterator[Advice]:
     yield Advice(
         code="buffer-not-portable",
         severity="note",
-        message=f"The largest buffer ({name}) is {_mib(size)}. Every WebGPU device offers {limit}; most "
+        message=f"The largest buffer ({name}) is {mebibytes(size)}. Every WebGPU device offers {limit}; most "
         "desktops offer more, many phones do not.",
     )
 
@@ -303,8 +296,8 @@ def _batch(case: _Case) -> Iterator[Advice]:
             code="batch",
             severity="note",
             message=f"{plan.device} serves one conversation at a time: max_batch_size = "
-            f"{plan.max_batch_size} can take {_mib(case.sizes.kv_cache_bytes)} of KV cache, 1 "
-            f"takes {_mib(one)}.",
+            f"{plan.max_batch_size} can take {mebibytes(case.sizes.kv_cache_bytes)} of KV cache, 1 "
+            f"takes {mebibytes(one)}.",
             better={"max_batch_size": 1},
         )
 
@@ -330,15 +323,16 @@ def _machine(case: _Case) -> Iterator[Advice]:
         yield Advice(
             code="disk",
             severity="warning",
-            message=f"The export takes {_mb(sizes.disk_needed_bytes)}, and the disk of {case.plan.output} "
-            f"has {_mb(machine.disk_free)} free.",
+            message=f"The export takes {megabytes(sizes.disk_needed_bytes)}, and the disk of "
+            f"{case.plan.output} has {megabytes(machine.disk_free)} free.",
         )
     if sizes.convert_ram_bytes > machine.ram_available:
         yield Advice(
             code="ram",
             severity="warning",
-            message=f"Converting takes up to {_mb(sizes.convert_ram_bytes)} of memory, of which "
-            f"{_mb(machine.ram_available)} of {_mb(machine.ram_total)} are free. Close other programs.",
+            message=f"Converting takes up to {megabytes(sizes.convert_ram_bytes)} of memory, of which "
+            f"{megabytes(machine.ram_available)} of {megabytes(machine.ram_total)} are free. "
+            "Close other programs.",
         )
 
 

@@ -8,24 +8,34 @@ WizardError                what happened, why, what to do, and the exit code of 
 └── Cancelled            130: the user stopped the run
 """
 
+from typing import Literal
+
+Fix = Literal["", "output", "compile", "fresh", "resume"]
+"""What a remedy turns at, where the ways to it differ: a flag on the command line, a key on a screen.
+
+Another output folder; no library; every stage again; the same run once more.
+"""
+
 
 class WizardError(Exception):
     """A failure told in plain words.
 
     `what` says what happened, with the names and numbers at hand; `why` the usual cause, empty
-    where `what` already says it; `remedy` what to do about it, as an instruction or a command.
+    where `what` already says it; `remedy` what to do about it, as an instruction or a command that
+    holds everywhere. How it is done here, each front end says from `fix`.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, why: str = "", remedy: str = "") -> None:
+    def __init__(self, what: str, *, why: str = "", remedy: str = "", fix: Fix = "") -> None:
         super().__init__(what)
         self.what = what
         self.why = why
         self.remedy = remedy
+        self.fix = fix
 
     def __str__(self) -> str:
-        """The whole message, one part a line, as the headless front end prints it."""
+        """The whole message, one part a line."""
         return "\n".join(part for part in (self.what, self.why, self.remedy) if part)
 
 

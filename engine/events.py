@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from engine.errors import Fix
+
 StageName = Literal["fetch", "convert_weight", "gen_config", "compile", "verify"]
 Outcome = Literal["done", "skipped", "failed", "cancelled"]
 
@@ -64,7 +66,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class StageEnded:
-    """A stage ended; `what`, `why`, `remedy` tell a failure, `detail` why it was skipped."""
+    """A stage ended; `what`, `why`, `remedy`, `fix` tell a failure, `detail` why it was skipped."""
 
     stage: StageName
     outcome: Outcome
@@ -74,6 +76,7 @@ class StageEnded:
     what: str = ""
     why: str = ""
     remedy: str = ""
+    fix: Fix = ""
 
 
 @dataclass(frozen=True, kw_only=True)

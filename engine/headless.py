@@ -12,16 +12,15 @@ import re
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from engine import preset, process, runner
+from engine import preset, runner
 from engine.backends.base import shell_line
 from engine.console import Console
-from engine.errors import Cancelled, WizardError
+from engine.errors import Fix, WizardError
 from engine.events import (
     Advised,
     Check,
@@ -32,13 +31,11 @@ from engine.events import (
     RunStarted,
     StageEnded,
     StageStarted,
-    checks_of,
-    progress_of,
     to_json,
 )
 from engine.plan import ExportPlan
-from engine.run import failure
-from engine.run.job import Job, placeholders_told, prepare, verify_command
+from engine.run import verification
+from engine.run.job import Job, placeholders_told, prepare
 from engine.run.workspace import RECEIPT_NAME
 
 _SHARD = re.compile(r"params_shard_(\d+)\.bin")
@@ -102,38 +99,24 @@ def list_presets(*, as_json: bool = False) -> int:
 def verify(output: Path, *, as_json: bool = False) -> int:
     """Check the export in `output` again; 1 where a check fails.
 
-    In a child, as a library that is run to see it generate may do anything. Raises UsageError where
-    there is no export, StageError where the checks themselves come to no end.
+    Raises UsageError where there is no export, StageError where the checks themselves come to no end.
     """
     console = Console(sys.stderr)
     checks: list[Check] = []
     cancel = threading.Event()
-    told: Mapping[str, Any] | None = None
-    tail: deque[str] = deque(maxlen=50)
-    command = verify_command(output).argv
-    with _stopping(cancel, console), contextlib.closing(process.stream(command, cancel)) as items:
-        for item in items:
+    with _stopping(cancel, console), contextlib.closing(verification.verify(output, cancel)) as said:
+        for item in said:
             match item:
-                case process.Lines(lines):
-                    tail.extend(line for line in lines if line.strip())
-                    for line in lines:
+                case Output():
+                    for line in item.lines:
                         console.line(f"  {line}")
-                case process.Record("progress", body):
-                    if progress := progress_of("verify", body):
-                        console.status(_progress(progress))
-                case process.Record("check", body):
-                    for check in checks_of(body):
-                        checks.append(check)
-                        _tell_check(console, check)
-                        if as_json:
-                            data(json.dumps(dataclasses.asdict(check)))
-                case process.Record("error", body):
-                    told = body
-                case process.Exited(_, True):
-                    raise Cancelled("Stopped.")
-                case process.Exited(code, _) if code != 0:
-                    remedy = "Export it again into the same folder, with --fresh."
-                    raise failure.of_stage("verify", code, told, tail, output=output, remedy=remedy)
+                case Progress():
+                    console.status(_progress(item))
+                case Check():
+                    checks.append(item)
+                    _tell_check(console, item)
+                    if as_json:
+                        data(json.dumps(dataclasses.asdict(item)))
     failed = sum(not check.passed for check in checks)
     if failed:
         console.line(f"{failed} of {len(checks)} checks failed.", "red")
@@ -148,11 +131,26 @@ def verify(output: Path, *, as_json: bool = False) -> int:
 def tell(error: WizardError) -> int:
     """Print `error` on stderr, and return its exit code."""
     console = Console(sys.stderr)
-    what, *rest = str(error).splitlines()
+    what, *rest = _all_of(error)
     console.line(f"{console.paint('error:', 'red')} {what}")
     for line in rest:
         console.line(f"  {line}")
     return error.exit_code
+
+
+_BY_FLAG: Mapping[Fix, str] = {
+    "output": "--output DIR chooses the folder.",
+    "compile": "--no-compile makes weights and configuration only.",
+    "fresh": "--fresh runs every stage again.",
+    "resume": "The same command goes on from there.",
+}
+"""How a remedy is followed on the command line."""
+
+
+def _all_of(told: WizardError | StageEnded) -> list[str]:
+    """A failure, line by line, with the flag that helps."""
+    parts = (told.what, told.why, told.remedy, _BY_FLAG.get(told.fix, ""))
+    return [line for part in parts for line in part.splitlines()]
 
 
 def data(line: str) -> None:
@@ -209,9 +207,8 @@ class _Narrator:
             colour = "red" if event.outcome == "failed" else "yellow"
             mark = console.bad if event.outcome == "failed" else console.warning
             console.ends(f"  {mark} {event.stage} {event.outcome}", seconds, colour)
-            for part in (event.what, event.why, event.remedy):
-                for line in part.splitlines():
-                    console.line(f"    {line}")
+            for line in _all_of(event):
+                console.line(f"    {line}")
 
     def _run_ended(self, event: RunEnded) -> None:
         console = self._console

@@ -134,6 +134,7 @@ class _Run:
                 what=error.what,
                 why=error.why,
                 remedy=error.remedy,
+                fix=error.fix,
             )
             raise
         yield StageEnded(
@@ -155,7 +156,7 @@ class _Run:
             except (WizardError, KeyError):  # the Hub client's cache was cleaned
                 return None
             revision = result.get("revision") or result["adapter_revision"]
-            return f"fetched before, revision {revision}; --fresh looks for a newer one"
+            return f"fetched before, revision {revision}; running all again looks for a newer one"
         return "finished before, nothing it depends on has changed"
 
     def _heed_cancel(self, stage: StageName) -> None:
@@ -228,7 +229,8 @@ class _Run:
             why=f"Changed since it was written: {', '.join(damaged)}." if damaged else "",
             remedy="Run again: the stages of these files will be redone."
             if damaged
-            else f"Run again with --fresh. {self._see_log()}",
+            else f"Run every stage again. {self._see_log()}",
+            fix="resume" if damaged else "fresh",
         )
 
     def _see_log(self) -> str:
@@ -258,6 +260,4 @@ class _Run:
 
 
 def _cancelled(stage: StageName) -> Cancelled:
-    return Cancelled(
-        f"Stopped in {stage}.", remedy="Run the same command again to go on; finished stages are kept."
-    )
+    return Cancelled(f"Stopped in {stage}.", remedy="Finished stages are kept.", fix="resume")

@@ -34,14 +34,14 @@ from engine import machine, preset, runner
 from engine.backends.base import shell_line
 from engine.events import Event, Output, RunEnded, RunStarted, StageEnded, StageStarted
 from engine.plan import BUILTIN_DEMO, ExportPlan
-from tui import symbols
+from tui import run_log, symbols
 from tui.app import WizardApp
 from tui.screens import review, run
 from tui.widgets.log_view import LogView
 from tui.widgets.stage_list import StageList
 
 HERE = Path(__file__).parent
-NAMES = ("start", "model", "quantize", "context", "target", "review", "run", "result")
+NAMES = ("start", "model", "quantize", "context", "target", "review", "run", "failure", "result")
 SIZE = (100, 30)
 """Cells: a code host shows 830 pixels or so, where more would be too small to read."""
 
@@ -97,7 +97,7 @@ class Stage:
                 (machine, "inspect", lambda _output: _MACHINE),
                 (symbols, "needs_ascii", lambda: False),
                 (runner, "run", self.run),
-                (run, "shell_line", self.shell_line),
+                (run_log, "shell_line", self.shell_line),
                 (review, "shell_line", self.shell_line),
                 (run.RunScreen, "clock", staticmethod(lambda: self.now)),
                 (run.RunScreen, "wall_clock", staticmethod(lambda: datetime.datetime(2026, 11, 23, 9, 41))),
@@ -170,13 +170,13 @@ async def take(folder: Path) -> dict[str, str]:
     stage = Stage(work.resolve())
     pictures: dict[str, str] = {}
 
-    async def reach(step: str, *keys: str, ready: Callable[[], bool] = lambda: True) -> None:
+    async def reach(step: str, *keys: str, ready: Callable[[], bool] = lambda: True, name: str = "") -> None:
         await pilot.press(*keys)
         await until(pilot, lambda: step == getattr(app.screen, "STEP", "start") and ready())
         if step != "run":
             await app.workers.wait_for_complete([w for w in app.workers if not w.is_finished])
         await look(pilot)
-        pictures[step] = seamless(app.export_screenshot(title="mlc-wizard"))
+        pictures[name or step] = seamless(app.export_screenshot(title="mlc-wizard"))
 
     def is_running() -> bool:
         if not stage.paused.is_set() or not app.screen.query_one(LogView).settled:
@@ -197,9 +197,18 @@ async def take(folder: Path) -> dict[str, str]:
             await reach("target", "ctrl+n")
             await reach("review", "ctrl+n", ready=lambda: getattr(app.screen, "complete", False))
             await reach("run", "ctrl+r", ready=is_running)
+            damage(work / app.draft.plan().output / "params_shard_0.bin")
             stage.go_on.set()
-            await reach("result")
+            await reach("run", ready=lambda: app.screen.state.phase == "failed", name="failure")
+            await reach("result", "r")
     return pictures
+
+
+def damage(file: Path) -> None:
+    """Change a byte of what a stage has written, for the checks to find."""
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
 
 
 async def until(pilot: Pilot[Any], reached: Callable[[], bool]) -> None:

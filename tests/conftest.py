@@ -10,6 +10,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from browser.harness import Browser
     from runner_stand_ins import StandIn
+    from tui_runs import Begun, Clock
     from webgpu_kernels.device import WebGPU
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -48,6 +49,39 @@ def stand_in(tmp_path: Path) -> "Callable[..., StandIn]":
     from runner_stand_ins import StandIn
 
     return lambda **kwargs: StandIn(tmp_path / "tally", **kwargs)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
+    """The clock of the step Run; it stands until it is set."""
+    import datetime
+
+    from tui_runs import Clock
+
+    from tui.screens.run import RunScreen
+
+    standing = Clock()
+    noon = datetime.datetime(2026, 11, 22, 5, 0, 27)
+    monkeypatch.setattr(RunScreen, "clock", standing)
+    monkeypatch.setattr(RunScreen, "wall_clock", staticmethod(lambda: noon))
+    return standing
+
+
+@pytest.fixture
+def begun(wizard_home: Path, clock: "Clock", monkeypatch: pytest.MonkeyPatch) -> "Begun":
+    """Runs are noted here instead of begun; the test says what they say."""
+    import threading
+
+    from engine.plan import ExportPlan
+    from tui.screens.run import RunScreen
+
+    runs: Begun = []
+
+    def note(_self: RunScreen, plan: ExportPlan, cancel: threading.Event, *, fresh: bool) -> None:
+        runs.append({"plan": plan, "cancel": cancel, "fresh": fresh})
+
+    monkeypatch.setattr(RunScreen, "_run", note)
+    return runs
 
 
 @pytest.fixture(scope="module")

@@ -171,7 +171,7 @@ def test_disk_and_memory() -> None:
     found = given_advice(plan("q0f16", output=Path("somewhere")), GEMMA, poor)
     assert "553 MB" in found["disk"].message
     assert "somewhere has 100 MB free" in found["disk"].message
-    assert "1,089 MB" in found["ram"].message
+    assert "1.1 GB" in found["ram"].message
     assert not {"disk", "ram"} & set(given_advice(plan("q0f16"), GEMMA, None))
 
 

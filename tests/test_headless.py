@@ -21,6 +21,7 @@ from engine.console import Console, colours_wanted
 from engine.errors import NotAuthorizedError, StageError, UsageError
 from engine.events import Check, RunEnded, RunStarted, StageEnded, StageStarted
 from engine.plan import ExportPlan
+from engine.run import verification
 from engine.run.job import prepare
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -342,7 +343,7 @@ def test_kill_9_leaves_nothing(tmp_path: Path) -> None:
 def test_verify_outlives_a_library_that_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks run in a child: whatever a library does there, here it is one message."""
     crash = (sys.executable, "-c", "import os; os.abort()")
-    monkeypatch.setattr(headless, "verify_command", lambda _: StageCommand(stage="verify", argv=crash))
+    monkeypatch.setattr(verification, "verify_command", lambda _: StageCommand(stage="verify", argv=crash))
     with pytest.raises(StageError, match=r"ended by signal 6 \(SIGABRT\)") as caught:
         headless.verify(tmp_path)
-    assert "--fresh" in caught.value.remedy
+    assert caught.value.fix == "fresh"

@@ -178,7 +178,7 @@ def test_no_space_for_a_stage(tmp_path: Path, stand_in: Callable[..., StandIn]) 
     code = "open('/dev/full', 'w').write('x' * 100_000)"
     told = failure(finish(plan_for(tmp_path), backend=stand_in(convert_weight=code)))
     assert told.what.startswith("No space left on the disk that holds ")
-    assert "--output" in told.remedy
+    assert told.fix == "output"
 
 
 @needs_full_device

@@ -1,23 +1,26 @@
 """What the steps decide and say, apart from any screen."""
 
+import ast
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from published_models import GEMMA, LLAMA_1B, SMOL, model
 
-from engine import advice
+import engine
+from engine import advice, headless
 from engine.choices import quantization_choices
-from engine.errors import UsageError, WizardError
+from engine.errors import Fix, UsageError, WizardError
 from engine.estimate import MIB, estimate
 from engine.machine import Machine
 from engine.model.facts import ModelFacts
 from engine.plan import BUILTIN_DEMO, ExportPlan, with_defaults
 from engine.run.workspace import File
+from engine.units import mebibytes, megabytes
 from tui import describe, sizes
 from tui.advice_table import STEP_AND_TITLE, for_step
 from tui.screens.context import table
@@ -206,10 +209,12 @@ def test_rare_choices_are_told_where_they_were_made() -> None:
         (16_060_522_496, "16.1 GB", "15.0 GiB"),
         (1_089_000_000, "1.1 GB", "1.0 GiB"),
         (10 * MIB, "10 MB", "10 MiB"),
+        (99_999, "100.0 kB", "97.7 KiB"),
+        (500, "0.5 kB", "0.5 KiB"),
     ],
 )
 def test_sizes_in_words(size: int, files: str, memory: str) -> None:
-    assert (describe.megabytes(size), describe.mebibytes(size)) == (files, memory)
+    assert (megabytes(size), mebibytes(size)) == (files, memory)
 
 
 @given(text=st.text("ab/ \\-", max_size=60), width=st.integers(1, 30))
@@ -286,18 +291,28 @@ def test_the_detail_of_a_quantization() -> None:
     assert describe.quantization_detail(refused) == ""
 
 
-@pytest.mark.parametrize(
-    ("remedy", "told"),
-    [
-        ("Choose another with --output or output.directory.", "Choose another."),
-        (
-            "Choose another folder with --output, or move them away.",
-            "Choose another folder, or move them away.",
-        ),
-        ("Pass --no-compile for weights.", "In the step Target, choose weights only or another target."),
-        ("Free some space.", "Free some space."),
-    ],
-)
-def test_remedies_at_the_screen(remedy: str, told: str) -> None:
-    assert describe.for_screen(UsageError("no", why="because", remedy=remedy)) == f"no\nbecause\n{told}"
-    assert describe.told(UsageError("no", why="because", remedy=remedy)) == "no because"
+@pytest.mark.parametrize("fix", get_args(Fix))
+def test_every_remedy_names_a_key_at_the_screen_and_a_flag_elsewhere(
+    fix: Fix, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = UsageError("no", why="because", remedy="Do this.", fix=fix)
+    what, why, remedy = describe.for_screen(error).split("\n")
+    headless.tell(error)
+    *_, last = capsys.readouterr().err.splitlines()
+    assert (what, why) == ("no", "because")
+    assert remedy.startswith("Do this.")
+    assert (remedy == "Do this.") == (last.strip() == "Do this.") == (fix == "")
+    assert "--" not in remedy
+    assert describe.told(error) == "no because"
+
+
+def test_no_remedy_of_a_run_speaks_of_flags() -> None:
+    """What holds on the command line only is said by the front end for it."""
+    root = Path(engine.__path__[0])
+    found = []
+    for path in (root / "runner.py", *root.glob("run/*.py"), *root.glob("backends/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in ("what", "why", "remedy", "detail"):
+                texts = (str(n.value) for n in ast.walk(node.value) if isinstance(n, ast.Constant))
+                found += [text for text in texts if "--" in text.replace("pip install --upgrade", "")]
+    assert not found

@@ -67,6 +67,17 @@ def words(app: App[Any]) -> str:
     return " ".join(screen_text(app).translate(str.maketrans(dict.fromkeys("│╭╮╰╯─", " "))).split())
 
 
+def colours(app: App[Any]) -> set[tuple[int, int, int]]:
+    """Every colour on the screen that is no shade of grey."""
+    found = set()
+    for strip in app.screen._compositor.render_strips():
+        for segment in strip:
+            for colour in (segment.style.color, segment.style.bgcolor) if segment.style else ():
+                if colour is not None and len(set(triplet := tuple(colour.get_truecolor()))) > 1:
+                    found.add(triplet)
+    return found
+
+
 def told(app: App[Any], selector: str) -> str:
     """What the Static `selector` says, wherever it breaks on the screen; "" while it is hidden."""
     found = app.screen.query_one(selector, Static)

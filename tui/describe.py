@@ -5,16 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import WizardError
+from engine.errors import Fix, WizardError
 from engine.plan import BUILTIN_DEMO, ExportPlan
+from engine.units import mebibytes, megabytes
 
 if TYPE_CHECKING:
     # The first screen needs words, but no sizes.
     from engine.choices import QuantizationChoice
     from engine.estimate import Estimate
     from engine.machine import Machine
-
-MIB = 1024 * 1024
 
 Row = tuple[str, str]
 """What it is, and how much."""
@@ -27,20 +26,6 @@ _FIELD_NAMES = {
     "tensor_parallel_shards": "shards",
     "conv_template": "template",
 }
-
-
-def megabytes(size: int) -> str:
-    """Bytes of files, in MB of a million or GB of a thousand of them, as disks are told."""
-    if size >= 10**9:
-        return f"{size / 1e9:,.1f} GB"
-    return f"{size / 1e6:,.0f} MB" if size >= 10**7 else f"{size / 1e6:,.1f} MB"
-
-
-def mebibytes(size: int) -> str:
-    """Bytes of memory, in MiB or GiB."""
-    if size >= 1024 * MIB:
-        return f"{size / (1024 * MIB):,.1f} GiB"
-    return f"{size / MIB:,.0f} MiB" if size >= 10 * MIB else f"{size / MIB:,.1f} MiB"
 
 
 def bits(value: float) -> str:
@@ -153,17 +138,27 @@ def against_machine(sizes: "Estimate", machine: "Machine") -> list[Row]:
 
 
 def told(error: WizardError) -> str:
-    """What happened and why, without the remedy, which speaks of the command line."""
+    """What happened and why, where the remedy is beside it anyway."""
     return " ".join(part for part in (error.what, error.why) if part)
 
 
 def for_screen(error: WizardError) -> str:
-    """All of `error`, its remedy as a person at the screen can follow it."""
-    remedy = error.remedy
-    if "--no-compile" in remedy:
-        remedy = "In the step Target, choose weights only or another target."
-    remedy = re.sub(r" with --output( or output\.directory)?", "", remedy)
-    return "\n".join(part for part in (error.what, error.why, remedy) if part)
+    """All of `error`, with the key that helps."""
+    return "\n".join(part for part in (error.what, error.why, remedy_of(error)) if part)
+
+
+_BY_KEY: Mapping[Fix, str] = {
+    "output": "The folder is chosen in the step Review, key o.",
+    "compile": "That is chosen in the step Target.",
+    "fresh": "R, in the step Run, does.",
+    "resume": "r, in the step Run, goes on from there.",
+}
+"""How a remedy is followed on the screen."""
+
+
+def remedy_of(error: WizardError) -> str:
+    """The remedy of `error`, with the key that helps."""
+    return " ".join(part for part in (error.remedy, _BY_KEY.get(error.fix, "")) if part)
 
 
 def quantization_detail(choice: "QuantizationChoice") -> str:

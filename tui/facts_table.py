@@ -1,7 +1,8 @@
 """The facts of a model in the words of the screen."""
 
 from engine.model.facts import ModelFacts
-from tui.describe import Row, megabytes
+from engine.units import megabytes
+from tui.describe import Row
 
 
 def rows(facts: ModelFacts) -> list[Row]:

@@ -8,7 +8,7 @@ from textual.message import Message
 if TYPE_CHECKING:
     # The first screen is drawn before any of it is needed.
     from engine.errors import WizardError
-    from engine.events import Event
+    from engine.events import Check, Event
     from engine.model.facts import ModelFacts
     from engine.model.nearby import Nearby
     from engine.plan import ExportPlan
@@ -63,3 +63,24 @@ class NearbyFound(Message):
     """The models that are on this machine already."""
 
     models: "list[Nearby]"
+
+
+@dataclass
+class VerifySaid(Message):
+    """A check of a finished export, made again."""
+
+    check: "Check"
+
+
+@dataclass
+class VerifyEnded(Message):
+    """All checks were made again, or `error` says why not."""
+
+    error: "WizardError | None"
+
+
+@dataclass
+class FolderRefused(Message):
+    """Why the desktop does not show a folder."""
+
+    error: "WizardError"

@@ -171,7 +171,9 @@ class RunState:
         stage = self.failed
         if stage is None or stage.ended is None:
             return None
-        return WizardError(stage.ended.what, why=stage.ended.why, remedy=stage.ended.remedy)
+        return WizardError(
+            stage.ended.what, why=stage.ended.why, remedy=stage.ended.remedy, fix=stage.ended.fix
+        )
 
     def elapsed(self, now: float) -> float:
         """Seconds since the run began, or that it took."""

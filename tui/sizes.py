@@ -10,7 +10,7 @@ from engine.estimate import PORTABLE_BINDING_BYTES, WEBLLM_BUFFER_BYTES, estimat
 from engine.model.facts import ModelFacts
 from engine.plan import MOBILE, ExportPlan, resolve, with_defaults
 from engine.preset_schema import KEYS
-from tui.describe import mebibytes
+from engine.units import mebibytes
 
 CONTEXT, PREFILL, WINDOW = "context_window_size", "prefill_chunk_size", "sliding_window_size"
 FIELDS = (CONTEXT, PREFILL, WINDOW)

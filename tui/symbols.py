@@ -11,11 +11,11 @@ from textual.color import Color
 from textual.filter import LineFilter
 
 DONE, RUNNING, WAITING, FAILED, WARNING = "✓", "●", "○", "✗", "▲"
-CHOSEN, ELLIPSIS, ARROW, DOT = "›", "…", "→", "·"  # noqa: RUF001
+CHOSEN, CUT, ELLIPSIS, ARROW, DOT = "›", "‹", "…", "→", "·"  # noqa: RUF001
 
 # One column for one column, so that nothing moves.
 _ASCII = {
-    **dict(zip("✓●○✗▲›…→·≈↑↓←▶▼◀•–—×", "v*ox!>~>-~^v<>v<*--x", strict=True)),  # noqa: RUF001
+    **dict(zip("✓●○✗▲›‹…→·≈↑↓←▶▼◀•–—×", "v*ox!><~>-~^v<>v<*--x", strict=True)),  # noqa: RUF001
     **dict.fromkeys("─━═╌╍┄┅┈┉╸╺╴╶▁▔", "-"),
     **dict.fromkeys("│┃║▏▕▎▌▐╎╏", "|"),
     **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼╔╗╚╝╠╣╦╩╬┏┓┗┛┣┫┳┻╋", "+"),

@@ -25,6 +25,13 @@ WIZARD = Theme(
         "block-cursor-foreground": "#f2f5f8",
         "block-cursor-blurred-background": "#1b232b",
         "block-cursor-blurred-foreground": "#d7dce4",
+        "scrollbar": "#36414d",
+        "scrollbar-hover": "#4b5a69",
+        "scrollbar-active": "#6cb6c4",
+        "scrollbar-background": "#0f1216",
+        "scrollbar-background-hover": "#0f1216",
+        "scrollbar-background-active": "#0f1216",
+        "scrollbar-corner-color": "#0f1216",
         "input-selection-background": "#6cb6c4 35%",
     },
 )

@@ -35,8 +35,9 @@ class EmbeddedBackend:
                 f"This version does not compile for {plan.device}, only for {' and '.join(TARGETS)}.",
                 why=f"A library for {plan.device} is made by the mlc_llm or the docker backend, that is by "
                 "the official compiler, which this version cannot run yet.",
-                remedy=f"Pass --no-compile for weights and configuration, which serve {plan.device} as well, "
-                "or choose another target.device.",
+                remedy=f"Make weights and configuration only, which serve {plan.device} as well, or choose "
+                "another target.",
+                fix="compile",
             )
         if plan.compile and (plan.sliding_window_size or -1) > 0:
             raise UsageError(
@@ -44,8 +45,9 @@ class EmbeddedBackend:
                 "rolling cache.",
                 why="That takes the mlc_llm or the docker backend, which this version cannot run yet. The "
                 "windows of a model's own layers need no setting.",
-                remedy="Leave context.sliding_window_size out for a context of fixed length, or pass "
-                "--no-compile for weights and configuration.",
+                remedy="Leave context.sliding_window_size out for a context of fixed length, or make weights "
+                "and configuration only.",
+                fix="compile",
             )
         if plan.compile:
             for module, package in (("tvm", "apache-tvm"), ("ziglang", "ziglang")):
@@ -54,7 +56,8 @@ class EmbeddedBackend:
                         f"Compiling needs {package}, which is not installed here.",
                         why="It has no wheels for Intel Macs and 32 bit systems.",
                         remedy=f"Run: {sys.executable} -m pip install --upgrade mlc-wizard\n"
-                        "or pass --no-compile for weights and configuration only.",
+                        "or make weights and configuration only.",
+                        fix="compile",
                     )
 
     def commands(self, plan: ExportPlan, folders: Folders) -> tuple[StageCommand, ...]:

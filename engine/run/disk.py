@@ -20,7 +20,8 @@ def disk_error(error: OSError, path: Path) -> WizardError:
         return no_space(path, free)
     return StageError(
         f"{path} cannot be written: {error.strerror or error}.",
-        remedy="Check the folder's permissions, or choose another with --output.",
+        remedy="Check the folder's permissions, or choose another.",
+        fix="output",
     )
 
 
@@ -29,7 +30,8 @@ def no_space(path: Path, why: str = "") -> StageError:
     return StageError(
         f"No space left on the disk that holds {path}.",
         why=why,
-        remedy="Free some space, or choose another disk with --output; finished stages are kept.",
+        remedy="Free some space, or choose a folder on another disk; finished stages are kept.",
+        fix="output",
     )
 
 

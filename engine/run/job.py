@@ -89,7 +89,8 @@ def prepare(plan: ExportPlan, backend: Backend | None = None) -> Job:
     if folder is not None and output.resolve() == folder.resolve():
         raise UsageError(
             f"The output {output} is the folder of the model itself.",
-            remedy="Choose another with --output or output.directory.",
+            remedy="Choose another.",
+            fix="output",
         )
     place = model_source.adapter_place(plan.lora_adapter) if plan.lora_adapter else None
     adapter = place if isinstance(place, Path) else None

@@ -88,7 +88,7 @@ class Workspace:
             workspace.home.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise UsageError(
-                f"The output {output} is a file, not a folder.", remedy="Choose another with --output."
+                f"The output {output} is a file, not a folder.", remedy="Choose another.", fix="output"
             ) from None
         except OSError as error:
             raise _unusable(output, error) from None
@@ -98,13 +98,15 @@ class Workspace:
         except filelock.Timeout:
             raise UsageError(
                 f"Another run is working in {output}.",
-                remedy="Wait for it to end, stop it, or choose another folder with --output.",
+                remedy="Wait for it to end, stop it, or choose another folder.",
+                fix="output",
             ) from None
         except NotImplementedError:
             raise UsageError(
                 f"The disk that holds {output} cannot lock files.",
                 why="Without a lock two runs could work in one folder and spoil each other's files.",
-                remedy="Choose a folder on a local disk with --output.",
+                remedy="Choose a folder on a local disk.",
+                fix="output",
             ) from None
         except OSError as error:
             raise _unusable(output, error) from None
@@ -236,7 +238,8 @@ class Workspace:
             raise UsageError(
                 f"{self.output} holds files that mlc-wizard did not write there: {shown}.",
                 why="The export would replace them.",
-                remedy="Choose another folder with --output, or move them away.",
+                remedy="Choose another folder, or move them away.",
+                fix="output",
             )
 
     def _refuse_foreign_export(self, library: str) -> None:
@@ -334,5 +337,6 @@ def _unusable(output: Path, error: OSError) -> WizardError:
         return disk_error(error, output)
     return UsageError(
         f"The output folder {output} cannot be used: {error.strerror or error}.",
-        remedy="Choose another with --output, or check its permissions.",
+        remedy="Choose another, or check its permissions.",
+        fix="output",
     )

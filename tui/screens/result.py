@@ -1,55 +1,28 @@
 """The step Result: what was made, that it was checked, and what to do with it."""
 
+import threading
 from pathlib import Path
 from typing import ClassVar
 
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.content import Content
 from textual.widgets import OptionList, Static
-from textual.widgets.option_list import Option
 
-from engine.backends.base import shell_line
-from engine.errors import WizardError
+from engine.errors import Cancelled, WizardError
 from engine.events import Check, RunEnded
-from engine.headless import duration, grouped
-from engine.run import receipt
+from engine.headless import duration
+from engine.run import receipt, verification
 from engine.run.workspace import RECEIPT_NAME
+from tui import opening
 from tui.draft import Draft
+from tui.messages import FolderRefused, VerifyEnded, VerifySaid
 from tui.screens import save
-from tui.screens.run import NOTE, RunRecord
+from tui.screens.run import NOTE, RunRecord, RunScreen
 from tui.screens.step import StepScreen
-from tui.symbols import DONE, ELLIPSIS, FAILED
-
-
-class FileList(Static):
-    """Names on the left, sizes on the right; all shards of the weights are one row."""
-
-    def __init__(self, ended: RunEnded) -> None:
-        super().__init__(classes="box", id="files", markup=False)
-        self._files = list(grouped(ended.files, ELLIPSIS))
-
-    def render(self) -> Content:
-        """One row a file."""
-        width = self.content_size.width
-        return Content("\n").join(self._row(name, size, width) for name, size in self._files)
-
-    @staticmethod
-    def _row(name: str, size: str, width: int) -> Content:
-        room = max(width - len(size) - 2, 8)
-        shown = name if len(name) <= room else name[: room - 1] + ELLIPSIS
-        return Content.assemble(f"{shown:<{room}}  ", (size, "$foreground-muted"))
-
-
-class CommandList(OptionList, inherit_bindings=False):
-    """Commands to copy; the keys for pages are left to the whole."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "cursor_down", "Down", show=False),
-        Binding("up,k", "cursor_up", "Up", show=False),
-        Binding("enter", "select", "Copy", show=False),
-    ]
+from tui.symbols import DONE
+from tui.widgets.export_lists import CheckList, CommandList, FileList, Verification
 
 
 class ResultScreen(StepScreen):
@@ -63,13 +36,18 @@ The export is in the folder above the files. It was verified: every check says w
 machine that can run the target it has also generated tokens, and they were the right ones.
 
 - **ctrl+s** saves a preset that makes these files again, byte for byte, with `mlc-wizard --preset NAME`
-- **c** copies the folder's path; **enter** on a command copies the command
+- **v** verifies the files once more, as `mlc-wizard verify` does anywhere; **r** runs the export again,
+  redoing the stages of what is damaged
+- **o** opens the folder, **c** copies its path; **enter** on a command copies the command
 - **n** begins another export; **escape** shows the run and its log
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "save", "Save preset", tooltip="A preset that makes these files again"),
-        Binding("n", "new", "New export", tooltip="Begin another export"),
+        Binding("v", "verify", "Verify", tooltip="Check the files again"),
+        Binding("o", "open", "Open", tooltip="Show the folder in the file manager"),
         Binding("c", "copy", "Copy path", tooltip="Copy the path of the export"),
+        Binding("r", "rerun", "Run again", show=False, tooltip="Run again, redoing what is damaged"),
+        Binding("n", "new", "New", tooltip="Begin another export"),
         Binding("pagedown,space", "scroll(1)", "Down", show=False),
         Binding("pageup", "scroll(-1)", "Up", show=False),
     ]
@@ -80,8 +58,13 @@ machine that can run the target it has also generated tokens, and they were the 
         #commands { height: auto; background: transparent; }
         #record { color: $foreground-muted; height: auto; }
         #next { height: auto; }
+        #checks.-failed { border: round $error; border-title-color: $text-error; }
     }
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cancel = threading.Event()
 
     def compose_body(self) -> ComposeResult:
         """Files, commands, checks."""
@@ -91,55 +74,129 @@ machine that can run the target it has also generated tokens, and they were the 
             return
         yield Static(f"{DONE} Exported in {duration(ended.seconds)}", id="done", markup=False)
         yield Static(ended.output, id="where", markup=False)
-        files = FileList(ended)
-        files.border_title = f"{len(ended.files)} files"
-        yield files
+        yield FileList(ended)
         with VerticalScroll(classes="box", id="next", can_focus=False) as following:
             following.border_title = "Next"
             following.border_subtitle = "enter copies"
-            yield CommandList(id="commands", compact=True, markup=False)
+            yield CommandList()
             if any(name.endswith(".wasm") for name, _ in ended.files):
                 yield Static(
                     f"{RECEIPT_NAME} holds the record for WebLLM's model_list.", id="record", markup=False
                 )
-        checks = Static(_checks(ended.checks), classes="box", id="checks", markup=False)
-        passed = sum(check.passed for check in ended.checks)
-        checks.border_title = f"{passed} of {len(ended.checks)} checks passed"
-        yield checks
+        yield CheckList(classes="box", id="checks")
 
     def on_enter(self) -> None:
         """The commands have the focus; the whole scrolls."""
         if self._ended is not None:
             self._list_commands()
-            self.query_one("#commands").focus()
+            self.query_one(CommandList).focus()
+            self._tell_checks()
+
+    def on_unmount(self) -> None:
+        """Nobody is left to see what is being verified; the next visit shows what the run found."""
+        self._cancel.set()
+        if self._ended is not None and self._verification.running:
+            assert self._record is not None
+            self._record.verification = None
+
+    @property
+    def _record(self) -> RunRecord | None:
+        record = self.draft.notes.get(NOTE)
+        return record if isinstance(record, RunRecord) else None
 
     @property
     def _ended(self) -> RunEnded | None:
-        record = self.draft.notes.get(NOTE)
-        ended = record.state.ended if isinstance(record, RunRecord) else None
+        ended = self._record.state.ended if self._record else None
         return ended if ended is not None and ended.outcome == "done" else None
+
+    @property
+    def _verification(self) -> Verification:
+        """The latest: that of the run, or the one asked for here."""
+        assert self._record is not None
+        assert self._ended is not None
+        if self._record.verification is None:
+            self._record.verification = Verification(checks=list(self._ended.checks))
+        return self._record.verification
 
     def _list_commands(self) -> None:
         assert self._ended is not None
         commands = [("check it again, anywhere", ["mlc-wizard", "verify", self._ended.output])]
         if self.draft.preset:
             commands.append(("make it again", ["mlc-wizard", "--preset", self.draft.preset]))
-        options = [
-            Option(
-                Content.assemble((f"{told}: ", "$foreground-muted"), shell_line(argv)), id=shell_line(argv)
-            )
-            for told, argv in commands
-        ]
-        chosen = self.query_one("#commands", OptionList)
-        chosen.clear_options()
-        chosen.add_options(options)
-        chosen.highlighted = 0
+        self.query_one(CommandList).show(commands)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """There is no step after this one."""
-        if action in ("save", "copy"):
+        """There is no step after this one, and nothing to do without an export."""
+        if action in ("save", "copy", "open", "rerun"):
             return self._ended is not None
+        if action == "verify":
+            return self._ended is not None and not self._verification.running
         return False if action == "next" else super().check_action(action, parameters)
+
+    # --- verify again ----------------------------------------------------------------------------
+
+    def action_verify(self) -> None:
+        """Check the files again, in a child of their own."""
+        assert self._record is not None
+        assert self._ended is not None
+        self._cancel = threading.Event()
+        self._record.verification = Verification(at=f"{RunScreen.wall_clock():%H:%M}", running=True)
+        self._tell_checks()
+        self.query_one(CheckList).scroll_visible(top=True, animate=False)
+        self._verify(Path(self._ended.output), self._cancel)
+
+    @work(thread=True, exit_on_error=False, group="verify")
+    def _verify(self, output: Path, cancel: threading.Event) -> None:
+        error: WizardError | None = None
+        try:
+            for said in verification.verify(output, cancel):
+                if isinstance(said, Check):
+                    self.post_message(VerifySaid(said))
+        except WizardError as raised:
+            error = raised
+        self.post_message(VerifyEnded(error))
+
+    @on(VerifySaid)
+    def _said(self, message: VerifySaid) -> None:
+        self._verification.checks.append(message.check)
+        self._tell_checks()
+
+    @on(VerifyEnded)
+    def _verified(self, message: VerifyEnded) -> None:
+        if isinstance(message.error, Cancelled):
+            return
+        found = self._verification
+        found.running, found.error = False, message.error
+        self._tell_checks()
+        passed = found.outcome == "passed"
+        self.notify(found.title(), severity="information" if passed else "error", markup=False)
+
+    def _tell_checks(self) -> None:
+        self.query_one(CheckList).tell(self._verification)
+        self.refresh_bindings()
+
+    def action_rerun(self) -> None:
+        """Run again: finished stages are skipped, where their files are as they were."""
+        self.draft.notes.pop(NOTE, None)
+        self.wizard.go("run")
+
+    # --- the folder and the commands -------------------------------------------------------------
+
+    @work(thread=True, exit_on_error=False, group="open")
+    def action_open(self) -> None:
+        """Show the folder in the file manager."""
+        assert self._ended is not None
+        try:
+            opening.open_folder(Path(self._ended.output))
+        except WizardError as error:
+            self.post_message(FolderRefused(error))
+
+    @on(FolderRefused)
+    def _not_opened(self, message: FolderRefused) -> None:
+        """The path is the next best thing."""
+        assert self._ended is not None
+        self.app.copy_to_clipboard(self._ended.output)
+        self.notify(f"{message.error.what}\nCopied {self._ended.output}", severity="warning", markup=False)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Copy the command."""
@@ -175,14 +232,3 @@ machine that can run the target it has also generated tokens, and they were the 
     def _saved(self, path: Path) -> None:
         self.draft.preset = path.stem
         self._list_commands()
-
-
-def _checks(checks: tuple[Check, ...]) -> Content:
-    return Content("\n").join(
-        Content.assemble(
-            (f"{DONE} " if check.passed else f"{FAILED} ", "$success" if check.passed else "$error"),
-            f"{check.name}: ",
-            (check.found, "$foreground-muted"),
-        )
-        for check in checks
-    )

@@ -23,12 +23,15 @@ from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan, with_defaults
 from engine.run.job import placeholders_told, prepare
 from engine.run.workspace import File, Workspace
+from engine.units import megabytes
 from tui import describe, symbols
 from tui.screens import save
 from tui.screens.advised import AdvisedStep
 from tui.widgets.advice_box import AdviceBox
 from tui.widgets.rows import Rows
 
+TO_FOLDER = "review.folder"
+"""In `Draft.notes` for a visit that is about the output folder."""
 _PAUSE = 0.15
 """Seconds without a key before the disk is asked about what was typed."""
 
@@ -60,7 +63,9 @@ def review(plan: ExportPlan) -> Reviewed:
     except WizardError as error:
         return Reviewed(plan, here, error=error)
     except OSError as error:
-        told = WizardError(f"{plan.output}: {error.strerror or error}.", remedy="Choose another folder.")
+        told = WizardError(
+            f"{plan.output}: {error.strerror or error}.", remedy="Choose another folder.", fix="output"
+        )
         return Reviewed(plan, here, error=told)
     commands = job.commands()
     return Reviewed(
@@ -79,7 +84,7 @@ def output_told(found: Reviewed | None) -> str:
         return ""
     if not found.files:
         return "Made by the run; the files of a stage arrive when it is done."
-    size = describe.megabytes(sum(file.size for file in found.files))
+    size = megabytes(sum(file.size for file in found.files))
     return (
         f"Holds an export made here, {len(found.files)} files of {size}: stages that nothing changed for are "
         "not run again, the others replace their files."
@@ -91,7 +96,7 @@ def machine_rows(sizes: Estimate | None, here: Machine | None) -> list[describe.
     if here is None:
         return [("machine", "being asked")]
     if sizes is None:
-        free = f"{describe.megabytes(here.disk_free)} free, and what is needed is known with the model"
+        free = f"{megabytes(here.disk_free)} free, and what is needed is known with the model"
         return [("disk", free)]
     fits = (sizes.disk_needed_bytes <= here.disk_free, sizes.convert_ram_bytes <= here.ram_available)
     return [
@@ -142,7 +147,8 @@ class ReviewScreen(AdvisedStep):
 Everything that was decided, what it comes to, and what this machine has for it.
 
 **Commands** are exactly what the run runs, one after the other, and what the log holds: copied into a
-shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard --preset` repeats them.
+shell they do the same; `c` goes there and copies them. A preset (`ctrl+s`) keeps all choices, and
+`mlc-wizard --preset` repeats them.
 
 **Advice** never blocks. `u` takes the first better choice, tab goes to the others.
 
@@ -150,8 +156,8 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r,r,ctrl+n", "next", "Run", key_display="^r", id="run", tooltip="Run this export"),
-        Binding("ctrl+s", "save", "Save preset", id="save", tooltip="Keep these choices as a preset"),
-        Binding("c", "copy", "Copy", id="copy", tooltip="Copy the commands"),
+        Binding("ctrl+s", "save", "Save", id="save", tooltip="Keep these choices as a preset"),
+        Binding("c", "copy", "Commands", id="copy", tooltip="Show the commands, and copy them"),
         Binding("down,j", "scroll_body(1)", "Down", show=False),
         Binding("up,k", "scroll_body(-1)", "Up", show=False),
         Binding("o", "output", "Folder", id="output", tooltip="Choose the output folder"),
@@ -181,6 +187,8 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
         self.query_one("#output").border_title = "Output folder"
         self.query_one("#refused").border_title = f"{symbols.FAILED} This cannot be run"
         self.query_one("#refused").display = False
+        if self.draft.notes.pop(TO_FOLDER, False):
+            self.action_output()
         super().on_enter()
 
     @property
@@ -291,7 +299,10 @@ shell they do the same. A preset (`ctrl+s`) keeps all choices, and `mlc-wizard -
         save.offer(self, save.replayable(self.draft.plan(), self.draft.facts), self.draft.preset)
 
     def action_copy(self) -> None:
-        """Copy the commands."""
+        """Show the commands, which may be below the edge, and copy them."""
+        commands = self.query_one(Commands)
+        commands.focus()
+        commands.scroll_visible(top=True, animate=False)
         found = self._current
         if found is None or not found.commands:
             self.notify("There are no commands to copy yet.", severity="warning")

@@ -13,19 +13,22 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Button
 
 from engine import runner
-from engine.backends.base import shell_line
 from engine.errors import StageError, WizardError
-from engine.events import Advised, Event, Output, RunEnded, RunStarted, StageEnded, StageStarted
-from engine.headless import duration
+from engine.events import Output, RunEnded, RunStarted
 from engine.plan import ExportPlan
 from tui.messages import EngineEvent, RunRefused
-from tui.run_state import STAGES, Phase, RunState
+from tui.run_log import told
+from tui.run_state import Phase, RunState
+from tui.screens import review
 from tui.screens.confirm import ConfirmModal
 from tui.screens.step import StepScreen
-from tui.symbols import DONE, DOT, ELLIPSIS, FAILED, WARNING
+from tui.smooth import smooth
+from tui.symbols import ELLIPSIS, WARNING
+from tui.widgets.export_lists import Verification
 from tui.widgets.failure_box import FailureBox
+from tui.widgets.log_lines import LogStore
 from tui.widgets.log_pane import COPIED_LINES, LogPane
-from tui.widgets.log_view import LogStore, LogView
+from tui.widgets.log_view import LogView
 from tui.widgets.stage_list import StageList
 
 NOTE = "run"
@@ -38,6 +41,7 @@ class RunRecord:
     def __init__(self) -> None:
         self.state = RunState()
         self.log = LogStore()
+        self.verification: Verification | None = None
 
 
 class RunScreen(StepScreen):
@@ -151,11 +155,12 @@ A bar without a length belongs to work whose end cannot be known.
     def _run(self, plan: ExportPlan, cancel: threading.Event, *, fresh: bool) -> None:
         last: RunEnded | None = None
         try:
-            for event in runner.run(plan, cancel, fresh=fresh):
-                if isinstance(event, RunEnded):
-                    last = event  # told once the folder is free again: the next run may follow at once
-                else:
-                    self.post_message(EngineEvent(event))
+            with smooth():
+                for event in runner.run(plan, cancel, fresh=fresh):
+                    if isinstance(event, RunEnded):
+                        last = event  # told once the folder is free again: the next run may follow at once
+                    else:
+                        self.post_message(EngineEvent(event))
         except WizardError as error:
             self.post_message(RunRefused(error))
         except Exception as error:  # the screen must not wait for ever
@@ -167,7 +172,9 @@ A bar without a length belongs to work whose end cannot be known.
     def on_engine_event(self, message: EngineEvent) -> None:
         """The run says something."""
         event = message.event
-        self._log(event)
+        lines, kind = told(event)
+        if lines:
+            self.query_one(LogPane).write(lines, kind)
         if isinstance(event, Output):
             return
         self.state.feed(event, self.clock())
@@ -202,27 +209,6 @@ A bar without a length belongs to work whose end cannot be known.
         if self._next is not None and self.app.screen is self:
             go, self._next = self._next, None
             go()
-
-    def _log(self, event: Event) -> None:
-        pane = self.query_one(LogPane)
-        match event:
-            case RunStarted():
-                pane.write([event.backend])
-            case Advised():
-                mark, kind = (WARNING, "warning") if event.severity == "warning" else (DOT, "output")
-                pane.write([f"{mark} {event.message}"], kind)  # type: ignore[arg-type]
-            case StageStarted():
-                pane.write([f"$ {shell_line(event.command)}"], "command")
-            case Output():
-                pane.write(event.lines)
-            case StageEnded(outcome="done"):
-                pane.write([f"{DONE} {STAGES[event.stage]}, {duration(event.seconds)}"], "good")
-            case StageEnded(outcome="skipped"):
-                pane.write([f"{DONE} {STAGES[event.stage]}: {event.detail}"], "good")
-            case StageEnded():
-                parts = (line for part in (event.what, event.why, event.remedy) for line in part.splitlines())
-                mark = FAILED if event.outcome == "failed" else WARNING
-                pane.write([f"{mark} {line}" for line in parts], "error")
 
     def _show(self) -> None:
         """Show the state; what only another phase changes is laid out anew only then."""
@@ -299,8 +285,11 @@ A bar without a length belongs to work whose end cannot be known.
         self._start(fresh=True)
 
     def action_edit(self) -> None:
-        """Back to the review."""
-        self.action_back()
+        """To where the plan is mended: the step of what stands in the way, else the review."""
+        fix = self.state.failure.fix if self.state.failure else ""
+        if fix == "output":
+            self.draft.notes[review.TO_FOLDER] = True
+        self.wizard.go("target" if fix == "compile" else "review")
 
     @on(Button.Pressed)
     async def pressed(self, event: Button.Pressed) -> None:
@@ -329,8 +318,8 @@ A bar without a length belongs to work whose end cannot be known.
         selected = self.get_selected_text()
         text = selected or "\n".join([str(self.state.failure or ""), self.query_one(LogPane).text()]).strip()
         self.app.copy_to_clipboard(text)
-        told = "Copied the selection." if selected else f"Copied the last {COPIED_LINES} lines of the log."
-        self.notify(told, markup=False)
+        what = "the selection" if selected else f"the last {COPIED_LINES} lines of the log"
+        self.notify(f"Copied {what}.", markup=False)
 
     def action_copy_path(self) -> None:
         """Where the whole log is."""

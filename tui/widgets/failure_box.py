@@ -4,9 +4,14 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Button, Static
 
-from engine.errors import WizardError
+from engine.errors import Cancelled
+from tui.describe import remedy_of
 from tui.run_state import RunState
 from tui.symbols import ARROW, FAILED, WARNING
+from tui.widgets.rows import Mark, Marks
+
+EDIT = {"": "e  Edit plan", "output": "e  Other folder", "compile": "e  Weights only"}
+"""What the last button is called, by what the remedy turns at."""
 
 
 class FailureBox(VerticalScroll, can_focus=False):
@@ -36,11 +41,11 @@ class FailureBox(VerticalScroll, can_focus=False):
         """Three parts and what can be done."""
         yield Static("", id="what", markup=False)
         yield Static("", id="why", markup=False)
-        yield Static("", id="remedy", markup=False)
+        yield Marks(id="remedy")
         with Horizontal():
             yield Button("r  Retry", variant="primary", id="retry", compact=True)
             yield Button("R  Run all again", id="fresh", compact=True)
-            yield Button("e  Edit plan", id="edit", compact=True)
+            yield Button(EDIT[""], id="edit", compact=True)
 
     def show(self, state: RunState) -> None:
         """Show how `state` ended, or nothing where all is well."""
@@ -54,18 +59,16 @@ class FailureBox(VerticalScroll, can_focus=False):
         self.set_class(stopped, "-stopped")
         self.border_title = f"{WARNING} Stopped" if stopped else f"{FAILED} {_capital(where)} failed"
         if stopped:
-            failure = WizardError(
-                f"Stopped in {where}.", remedy="Retry goes on from here; finished stages are kept."
-            )
-        for name, text in (
-            ("what", failure.what),
-            ("why", failure.why),
-            ("remedy", f"{ARROW} {failure.remedy}" if failure.remedy else ""),
-        ):
+            failure = Cancelled(f"Stopped in {where}.", remedy=failure.remedy, fix=failure.fix)
+        for name, text in (("what", failure.what), ("why", failure.why)):
             part = self.query_one(f"#{name}", Static)
             part.update(text)
             part.set_class(not text, "-empty")
-        self.query_one("#retry", Button).label = f"r  Retry from {where}" if stage else "r  Retry"
+        remedy = remedy_of(failure)
+        self.query_one(Marks).show([Mark(ARROW, remedy)] if remedy else [])
+        self.query_one(Marks).set_class(not remedy, "-empty")
+        self.query_one("#edit", Button).label = EDIT.get(failure.fix, EDIT[""])
+        self.query_one("#retry", Button).label = "r  Retry from here" if stage else "r  Retry"
 
 
 def _capital(text: str) -> str:

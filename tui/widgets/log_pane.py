@@ -12,7 +12,8 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from tui.symbols import DOT, ELLIPSIS
-from tui.widgets.log_view import Kind, LogStore, LogView
+from tui.widgets.log_lines import Kind, LogStore
+from tui.widgets.log_view import LogView
 
 COPIED_LINES = 200
 """How much of the end of the log is copied where nothing is selected; the file has all of it."""
@@ -63,6 +64,7 @@ class LogPane(Vertical):
         self._store = store
         self._clock = clock
         self._saved_to = saved_to
+        self._told: tuple[str, str] = ("", "")
 
     def compose(self) -> ComposeResult:
         """The lines, and the search below them."""
@@ -146,12 +148,14 @@ class LogPane(Vertical):
         room = self.size.width - len(told) - len(" saved to ") - 8
         path = self.saved_to if len(self.saved_to) <= room else ELLIPSIS + self.saved_to[-room:]
         where = f" {DOT} saved to {path}" if self.saved_to and room > 16 else ""
-        self.border_subtitle = Content(told + where)
-        self.query_one("#found", Static).update(self._found())
+        if self._told != (shown := (told + where, self._found())):  # drawing a frame is work, too
+            self._told = shown
+            self.border_subtitle = Content(shown[0])
+            self.query_one("#found", Static).update(shown[1])
 
     def _found(self) -> str:
         view = self.view
-        if not view.finding:
+        if view.search is None:
             return "enter next  esc close"
         if not view.matches:
             return "none" if view.settled else "searching"

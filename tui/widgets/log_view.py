@@ -1,59 +1,46 @@
-"""The lines of a log at any rate: kept as plain text, drawn only where they are seen."""
+"""A log at any rate: a timer takes lines in, and only those in sight are looked at and drawn."""
 
 import re
 import time
-from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Span, Text
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.message import Message
-from textual.reactive import var
+from textual.reactive import Reactive, var
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 from textual.timer import Timer
 
-Kind = Literal["output", "command", "warning", "error", "good"]
+from tui.symbols import CHOSEN, CUT
+from tui.widgets.log_lines import Kind, LogStore, Search, columns_of, severity
 
 TICK_SECONDS = 1 / 30
 BUDGET_SECONDS = 0.006
 """How long one tick may take in or search lines: the rest of it belongs to keys and drawing."""
-SLICE = 250
-"""Lines between two looks at the clock."""
-LONGEST = 2000
-"""Characters of a line that are shown; the log file has all of them."""
 
-# As programs mark them; a "quantization error of 0.1" is none.
-_ERROR = re.compile(r"\b(?i:error|fatal):|\b(?:ERROR|FATAL|CRITICAL)\b|\bTraceback \(|\b[A-Z]\w*Error\b")
-_WARNING = re.compile(r"\b(?i:warning|warn):|\bWARN(?:ING)?\b|\b[A-Z]\w*Warning\b")
-
-
-@dataclass
-class LogStore:
-    """Lines that outlive the widget. `first` is the number of the first of `lines`, `kinds` by number."""
-
-    lines: list[str] = field(default_factory=list)
-    kinds: dict[int, Kind] = field(default_factory=dict)
-    first: int = 0
+_CLOCK = re.compile(r"\d\d:\d\d:\d\d  ")
 
 
 class LogView(ScrollView, can_focus=True):
     """Lines that follow their end until the user scrolls away from it.
 
     Lines are taken in by a timer, a few milliseconds' worth at a time, so that a burst of any size
-    leaves the screen answering; `lines` has them in the order in which they were written. Above
-    `max_lines` the oldest tenth goes; `first` is then the number of the oldest that is left.
+    leaves the screen answering. Above `max_lines` the oldest tenth goes. A line that is cut at an
+    edge of the window has a mark there; the arrows move half a window across.
     """
 
     ALLOW_SELECT = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("right", "across(1)", "Right", show=False, tooltip="The rest of long lines"),
+        Binding("left", "across(-1)", "Left", show=False, tooltip="The beginning of long lines"),
+    ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "log-view--clock",
         "log-view--command",
@@ -66,11 +53,7 @@ class LogView(ScrollView, can_focus=True):
     DEFAULT_CSS = """
     LogView {
         overflow: scroll scroll;
-        scrollbar-size: 0 1;  /* long lines scroll with the arrows; a bar would cost a line */
-        scrollbar-background: $background;
-        scrollbar-background-hover: $background;
-        scrollbar-background-active: $background;
-        scrollbar-color: $border-blurred;
+        scrollbar-size: 0 1;  /* a bar for long lines would cost a line */
         & > .log-view--clock { color: $foreground-muted; }
         & > .log-view--command { color: $text-primary; text-style: bold; }
         & > .log-view--warning { color: $text-warning; }
@@ -81,6 +64,9 @@ class LogView(ScrollView, can_focus=True):
     }
     """
 
+    # More lines change nothing but what the scrollbar shows: as a layout, which it is in other widgets,
+    # every tick would lay out and draw the whole screen.
+    virtual_size = Reactive(Size(0, 0))
     following: var[bool] = var(True)
 
     class Changed(Message):
@@ -104,19 +90,14 @@ class LogView(ScrollView, can_focus=True):
         self.store = store or LogStore()
         self.max_lines = max_lines
         self.unseen = 0
-        self.matches: list[int] = []
+        self.search: Search | None = None
         self.current: int | None = None
-        self._pending: deque[tuple[deque[str], str, Kind]] = deque()
-        self._pattern: re.Pattern[str] | None = None
-        self._scanned = 0
         self._seek: int | None = None
         self._timer: Timer | None = None
-        self._width = 0
 
     def on_mount(self) -> None:
         """Lines may be there already, from a visit before."""
         self._timer = self.set_interval(TICK_SECONDS, self._tick, pause=True)
-        self._width = max(map(cell_len, self.lines), default=0)
         self.call_after_refresh(self._grow)
         self._wake()
 
@@ -128,31 +109,19 @@ class LogView(ScrollView, can_focus=True):
         return self.store.lines
 
     @property
-    def first(self) -> int:
-        """The number of the oldest line that is kept."""
-        return self.store.first
-
-    @property
-    def end(self) -> int:
-        """The number that the next line will have; numbers never change, unlike places in `lines`."""
-        return self.first + len(self.lines)
-
-    @property
     def settled(self) -> bool:
         """Whether every line written is in `lines`, and searched."""
-        return not self._pending and (self._pattern is None or self._scanned >= self.end)
+        return not self.store.waiting and (self.search is None or self.search.settled)
 
     def write(self, lines: Iterable[str], *, clock: str = "", kind: Kind = "output") -> None:
         """Append `lines`, all with the time `clock` before them; returns at once."""
-        self._pending.append((deque(lines), clock, kind))
+        self.store.write(lines, clock, kind)
         self._wake()
 
     def clear(self) -> None:
         """Forget every line."""
-        self._pending.clear()
-        self.lines.clear()
-        self.store.kinds.clear()
-        self.store.first = self.unseen = self._width = 0
+        self.store.clear()
+        self.unseen = 0
         self.find("")
         self.virtual_size = Size(0, 0)
         self.following = True
@@ -165,59 +134,35 @@ class LogView(ScrollView, can_focus=True):
     def _tick(self) -> None:
         """Take in and search what fits into this tick."""
         deadline = time.perf_counter() + BUDGET_SECONDS
-        before = self.end
-        while self._pending and time.perf_counter() < deadline:
-            self._take_in()
-        if self.end != before:
+        if taken := self.store.take_in(deadline):
             if not self.following:
-                self.unseen += self.end - before
+                self.unseen += taken
             self._make_room()
             self._grow()
-        self._search(deadline)
+        if self.search is not None:
+            self.search.scan(deadline)
+            self._seek_match()
         if self.settled:
             assert self._timer is not None
             self._timer.pause()
         self.post_message(self.Changed(self))
 
-    def _take_in(self) -> None:
-        """The next slice of pending lines."""
-        waiting, clock, kind = self._pending[0]
-        prefix = f"{clock}  " if clock else ""
-        number = self.end
-        for _ in range(min(SLICE, len(waiting))):
-            line = waiting.popleft()
-            if "\t" in line:
-                line = line.expandtabs()
-            if len(line) > LONGEST:
-                line = f"{line[:LONGEST]} ... {len(line) - LONGEST} more characters in the log file"
-            self.lines.append(prefix + line)
-            if kind != "output":
-                self.store.kinds[number] = kind
-            number += 1
-        self._width = max(self._width, max(map(cell_len, self.lines[-SLICE:]), default=0))
-        if not waiting:
-            self._pending.popleft()
-
     def _make_room(self) -> None:
-        excess = len(self.lines) - self.max_lines
-        if excess <= 0:
+        dropped = self.store.make_room(self.max_lines)
+        if not dropped:
             return
-        dropped = max(excess, self.max_lines // 10)
-        del self.lines[:dropped]
-        self.store.first += dropped
-        kinds = self.store.kinds
-        self.store.kinds = {number: kind for number, kind in kinds.items() if number >= self.first}
-        del self.matches[: bisect_left(self.matches, self.first)]
-        self._scanned = max(self._scanned, self.first)
+        if self.search is not None:
+            self.search.forget_before(self.store.first)
         if not self.following:  # the same lines stay in sight
             self.set_reactive(ScrollView.scroll_y, max(self.scroll_y - dropped, 0))
             self.set_reactive(ScrollView.scroll_target_y, max(self.scroll_target_y - dropped, 0))
 
     def _grow(self) -> None:
-        self.virtual_size = Size(self._width, len(self.lines))
+        self.virtual_size = Size(self.store.width, len(self.lines))
+        self.vertical_scrollbar.window_virtual_size = len(self.lines)
         if self.following:
             self._pin()
-        self.refresh()
+        self.refresh(self.size.region)
 
     # --- follow ----------------------------------------------------------------------------------
 
@@ -245,89 +190,95 @@ class LogView(ScrollView, can_focus=True):
         """The end key follows: while lines come in, the end of now is not the end for long."""
         self.following = True
 
+    def action_across(self, by: int) -> None:
+        """Half a window to the right or to the left, for lines that are longer."""
+        step = by * max(self._columns // 2, 1)
+        self.scroll_to(x=self.scroll_x + step, animate=False, immediate=True)
+
     # --- find ------------------------------------------------------------------------------------
 
     def find(self, text: str) -> None:
         """Look for `text` from what is in sight on; capitals matter only where `text` has some."""
-        flags = re.IGNORECASE if text == text.lower() else 0
-        self._pattern = re.compile(re.escape(text), flags) if text else None
-        self.matches = []
+        self.search = Search(self.store, text) if text else None
         self.current = None
-        self._scanned = self.first
-        self._seek = self.first + int(self.scroll_y) if text else None
+        self._seek = self.store.first + int(self.scroll_y) if text else None
         self._wake()
         self.refresh()
         self.post_message(self.Changed(self))
 
     @property
-    def finding(self) -> bool:
-        """Whether there is something to look for."""
-        return self._pattern is not None
+    def matches(self) -> list[int]:
+        """The numbers of the lines that were found."""
+        return self.search.matches if self.search is not None else []
 
-    def _search(self, deadline: float) -> None:
-        if self._pattern is None:
-            return
-        search = self._pattern.search
-        while self._scanned < self.end and time.perf_counter() < deadline:
-            start = self._scanned - self.first
-            part = self.lines[start : start + SLICE]
-            self.matches += [self._scanned + i for i, line in enumerate(part) if search(line)]
-            self._scanned += len(part)
-        if self._seek is not None and self.matches:
-            if self.matches[-1] >= self._seek:
-                self._go_to(self.matches[bisect_left(self.matches, self._seek)])
-            elif self._scanned >= self.end:
-                self._go_to(self.matches[0])
+    def _seek_match(self) -> None:
+        if self._seek is not None and self.search is not None:
+            self._go_to(self.search.at_or_after(self._seek))
 
     def step_match(self, by: Literal[1, -1]) -> None:
         """Show the next match, or the one before; after the last comes the first."""
-        if not self.matches:
-            return
-        if self.current is None:
-            self._go_to(self.matches[0])
-            return
-        place = bisect_left(self.matches, self.current)
-        self._go_to(self.matches[(place + by) % len(self.matches)])
+        if self.search is not None:
+            self._go_to(self.search.step(self.current, by))
 
-    def _go_to(self, number: int) -> None:
+    def _go_to(self, number: int | None) -> None:
+        if number is None or self.search is None:
+            return
         self._seek = None
         self.current = number
-        y = number - self.first - self.size.height // 2
-        self.scroll_to(y=min(max(y, 0), self.max_scroll_y), animate=False, immediate=True)
+        place = number - self.store.first
+        y = place - self.size.height // 2
+        found = self.search.pattern.search(self.lines[place])
+        start, end = found.span() if found else (0, 0)
+        x = self.scroll_x if self.scroll_x <= start and end < self.scroll_x + self._columns else 0
+        if end >= x + self._columns:
+            x = start - self._columns // 2
+        self.scroll_to(x, min(max(y, 0), self.max_scroll_y), animate=False, immediate=True)
         self.following = False  # even on the last page: a match must not be carried off by new lines
         self.refresh()
         self.post_message(self.Changed(self))
+
+    @property
+    def _columns(self) -> int:
+        """Of text: the scrollbar is beside it."""
+        return self.scrollable_content_region.width
 
     # --- drawing ---------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
         """The strip of one line of the window."""
         scroll_x, scroll_y = self.scroll_offset
-        place, width, style = scroll_y + y, self.size.width, self.visual_style.rich_style
+        place, width, style = scroll_y + y, self._columns, self.visual_style.rich_style
         if place >= len(self.lines):
             return Strip.blank(width, style)
         line = self.lines[place]
+        columns = columns_of(line)
         spans = list(self._spans(place, line))
         if spans:
             text = Text(line, style, no_wrap=True, end="", spans=spans)
-            strip = Strip(text.render(self.app.console), cell_len(line))
+            strip = Strip(text.render(self.app.console), columns)
         else:
-            strip = Strip([Segment(line, style)], cell_len(line))
-        return strip.crop_extend(scroll_x, scroll_x + width, style).apply_offsets(scroll_x, place)
+            strip = Strip([Segment(line, style)], columns)
+        strip = strip.crop_extend(scroll_x, scroll_x + width, style).apply_offsets(scroll_x, place)
+        mark = style + self._style("clock")
+        if scroll_x and columns:
+            strip = Strip.join([Strip([Segment(CUT, mark)], 1), strip.crop(1)])
+        if columns > scroll_x + width:
+            strip = Strip.join([strip.crop(0, width - 1), Strip([Segment(CHOSEN, mark)], 1)])
+        return strip
 
     def _spans(self, place: int, line: str) -> Iterator[Span]:
         """What of a line looks other than plain text; the last one wins."""
-        number = self.first + place
+        number = self.store.first + place
         clock = _CLOCK.match(line)
         start = clock.end() if clock else 0
-        told = self.store.kinds.get(number) or self._severity(line)
+        told = self.store.kinds.get(number) or severity(line)
         if start:
             yield Span(0, start, self._style("clock"))
         if told != "output":
             yield Span(start, len(line), self._style(told))
-        if self._pattern is not None:
+        if self.search is not None:
             style = self._style("current" if number == self.current else "match")
-            for found in self._pattern.finditer(line):
+            for found in self.search.pattern.finditer(line):
                 yield Span(*found.span(), style)
         if (selection := self.text_selection) and (span := selection.get_span(place)):
             start, end = span
@@ -336,13 +287,6 @@ class LogView(ScrollView, can_focus=True):
 
     def _style(self, name: str) -> Style:
         return self.get_component_rich_style(f"log-view--{name}", partial=True)
-
-    @staticmethod
-    def _severity(line: str) -> Kind:
-        """How a line of the child reads; only of the few in sight this is asked."""
-        if _ERROR.search(line):
-            return "error"
-        return "warning" if _WARNING.search(line) else "output"
 
     # --- copying ---------------------------------------------------------------------------------
 
@@ -353,6 +297,3 @@ class LogView(ScrollView, can_focus=True):
     def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002
         """Draw the selection."""
         self.refresh()
-
-
-_CLOCK = re.compile(r"\d\d:\d\d:\d\d  ")
