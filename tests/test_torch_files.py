@@ -19,7 +19,7 @@ from torch_files import archive, name, save, save_sharded, state, storage, text,
 
 from engine.embedded.convert_weight import convert
 from engine.errors import UsageError, WizardError
-from engine.model import facts
+from engine.model import facts, nearby
 from engine.model.tensors import TORCH_INDEX_FILE, TORCH_SINGLE_FILE, open_tensors
 
 DATA = Path(__file__).parent / "data"
@@ -139,6 +139,13 @@ def test_safetensors_come_first_and_the_format_can_be_named(tmp_path: Path) -> N
     (tmp_path / TORCH_SINGLE_FILE).unlink()
     with pytest.raises(UsageError, match=r"as model\.safetensors, which is not of the format"):
         open_tensors(tmp_path, "huggingface-torch")
+
+
+def test_a_model_in_pytorch_files_is_found_on_this_machine(tmp_path: Path) -> None:
+    as_torch("gemma3_text", tmp_path, lambda at, tensors: save(at / TORCH_SINGLE_FILE, tensors))
+    assert f".{os.sep}model" in [model.source for model in nearby.models(tmp_path)]
+    (tmp_path / "model" / TORCH_SINGLE_FILE).unlink()
+    assert f".{os.sep}model" not in [model.source for model in nearby.models(tmp_path)]
 
 
 @pytest.mark.parametrize("transposed", [(), ("a",)])

@@ -11,7 +11,9 @@ from engine.embedded.source import check_tensors, decoder_of, storage_order, wit
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError, WizardError
 from engine.model.config import normalise
-from engine.model.tensors import TensorInfo, TensorSource, open_tensors, read_json_object
+from engine.model.files import read_json_object
+from engine.model.tensor_info import TensorInfo
+from engine.model.tensors import TensorSource, open_tensors
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")

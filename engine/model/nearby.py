@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.model.facts import CONFIG_FILE
-from engine.model.tensors import INDEX_FILE, SINGLE_FILE
+from engine.model.tensors import weights_file
 from engine.plan import BUILTIN_DEMO
 
 _MOST = 200
@@ -69,7 +69,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _is_model(folder: Path) -> bool:
     try:
-        weights = (folder / SINGLE_FILE).is_file() or (folder / INDEX_FILE).is_file()
-        return weights and (folder / CONFIG_FILE).is_file()
+        names = {path.name for path in folder.iterdir() if path.is_file()}
+        return CONFIG_FILE in names and weights_file(names) is not None
     except OSError:
         return False
