@@ -239,6 +239,7 @@ def test_no_other_name_is_known(module: str, attribute: str, tmp_path: Path) -> 
         (b"\x80\x02h\x05.", "no valid PyTorch file"),
         (b"\x80\x02a.", "no valid PyTorch file"),
         (b"\x80\x02\x87.", "more values than it has"),
+        (b".", "no valid PyTorch file"),
         (b"not a pickle", "no valid PyTorch file"),
         (b"\x80\x02K\x01.", "does not hold a model's tensors by name"),
         (b"\x80\x02}.", "does not hold a model's tensors by name"),

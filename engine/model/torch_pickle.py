@@ -110,11 +110,11 @@ def load(stream: BinaryIO) -> Any:
     try:
         for opcode, argument, _ in pickletools.genops(cast(BinaryIO, _Limited(stream))):
             machine.step(opcode.name, argument)
+        return machine.pop()
     except (ForbiddenGlobalError, MalformedPickleError):
         raise
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error) as error:
         raise MalformedPickleError(str(error)) from error
-    return machine.pop()
 
 
 class _Limited:
