@@ -92,7 +92,8 @@ async def test_checks_that_come_to_no_end_say_why(
         error = StageError("It crashed.", why="A bug.", remedy="Run it all.", fix="fresh")
         app.screen.post_message(VerifyEnded(error))
         await pilot.pause()
-        for part in ("✗ The checks came to no end", "It crashed. A bug.", "Run it all. R, in the step Run, does."):
+        remedy = "Run it all. R, in the step Run, does."
+        for part in ("✗ The checks came to no end", "It crashed. A bug.", remedy):
             assert part in words(app)
         assert not colours(app)
 

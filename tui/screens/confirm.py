@@ -41,7 +41,7 @@ class ConfirmModal(ModalScreen[bool]):
             padding: 1 2;
         }
         & #buttons { height: auto; margin: 1 0 0 0; align-horizontal: right; }
-        & Button { margin: 0 0 0 2; }
+        & Button { margin: 0 0 0 2; min-width: 8; width: auto; }
     }
     """
 

@@ -142,7 +142,7 @@ machine that can run the target it has also generated tokens, and they were the 
         self._cancel = threading.Event()
         self._record.verification = Verification(at=f"{RunScreen.wall_clock():%H:%M}", running=True)
         self._tell_checks()
-        self.query_one(CheckList).scroll_visible(top=True, animate=False)
+        self._show_checks()
         self._verify(Path(self._ended.output), self._cancel)
 
     @work(thread=True, exit_on_error=False, group="verify")
@@ -168,12 +168,18 @@ machine that can run the target it has also generated tokens, and they were the 
         found = self._verification
         found.running, found.error = False, message.error
         self._tell_checks()
+        self._show_checks()
         passed = found.outcome == "passed"
         self.notify(found.title(), severity="information" if passed else "error", markup=False)
 
     def _tell_checks(self) -> None:
         self.query_one(CheckList).tell(self._verification)
         self.refresh_bindings()
+
+    def _show_checks(self) -> None:
+        """Where they can be seen, once they have their height."""
+        checks = self.query_one(CheckList)
+        self.call_after_refresh(checks.scroll_visible, top=True, animate=False)
 
     def action_rerun(self) -> None:
         """Run again: finished stages are skipped, where their files are as they were."""

@@ -30,6 +30,7 @@ from tui.screens.advised import AdvisedStep
 from tui.widgets.advice_box import AdviceBox
 from tui.widgets.rows import Rows
 
+_INDENT = 4
 TO_FOLDER = "review.folder"
 """In `Draft.notes` for a visit that is about the output folder."""
 _PAUSE = 0.15
@@ -127,11 +128,10 @@ class Commands(Static, can_focus=True):
         if found is None or found.error is not None:
             self.update("Looking." if found is None else "There are none while the plan cannot be run.")
             return
-        lines = [
-            part
-            for command in found.commands
-            for part in wrap(command, width, subsequent_indent="    ", break_on_hyphens=False)
-        ]
+        lines = []
+        for command in found.commands:
+            first, *rest = describe.broken(command, max(width - _INDENT, 8))
+            lines += [first, *(f"{'':{_INDENT}}{part}" for part in rest)]
         if found.placeholders:
             lines += ["", *wrap(f"({found.placeholders}.)", width)]
         self.update("\n".join(lines))

@@ -60,6 +60,11 @@ A preset is a small text file with every choice of this export. It goes to your 
         & #told.-warning { color: $text-warning; }
         & #buttons { height: auto; margin: 1 0 0 0; align-horizontal: right; }
         & Button { margin: 0 0 0 2; }
+        &.-low {
+            & > Vertical { max-height: 100%; padding: 0 1; }
+            & Input { margin: 0; }
+            & #buttons { display: none; }  /* enter and escape do */
+        }
     }
     """
 

@@ -173,6 +173,7 @@ class ChoiceList(OptionList):
                 self.replace_option_prompt(name, text)
         with self.prevent(OptionList.OptionHighlighted):
             self.highlighted = self.get_option_index(cursor if cursor in rows else self._choices[0].name)
+        self.call_after_refresh(self.scroll_to_highlight)  # where a low window does not show all
 
     def on_resize(self) -> None:
         """Columns depend on the width."""
