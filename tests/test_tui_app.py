@@ -7,7 +7,8 @@ import filelock
 import pytest
 from real_terminal import Terminal
 from textual.widgets import Input, OptionList, Static
-from tui_support import at_every_size, colours, screen_text, settled, snap, wizard_at
+from tui_runs import Begun
+from tui_support import at_every_size, colours, screen_text, settled, snap, until, wizard_at
 
 from engine.plan import BUILTIN_DEMO, ExportPlan
 from engine.preset import save
@@ -49,6 +50,15 @@ async def highlight(pilot, part: str) -> None:
     box = pilot.app.screen.query_one("#beginnings", OptionList)
     box.highlighted = next(n for n, o in enumerate(box.options) if o.id and part in o.id)
     await pilot.pause()
+
+
+async def test_keys_typed_ahead_find_the_presets(begun: Begun, wizard_home: Path) -> None:
+    """Two keys are an export, however fast they come."""
+    app = wizard_at("start")
+    async with app.run_test() as pilot:
+        await pilot.press("down", "r")
+        await until(pilot, lambda: bool(begun), "the run", settle=False)
+        assert begun[0]["plan"].source == BUILTIN_DEMO
 
 
 async def test_start_lists_presets_and_tells_why_one_is_broken(presets: Path) -> None:

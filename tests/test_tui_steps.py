@@ -466,3 +466,19 @@ def test_looks_of_a_folder_that_is_somebody_elses(
         app.screen.post_message(replace(found, error=error))
 
     assert snap(snap_compare, app, size, prepared)
+
+
+async def test_the_commands_are_one_key_away_where_they_are_below_the_edge(wizard_home: Path) -> None:
+    app = wizard_at("review", Draft.from_plan(ExportPlan(source=BUILTIN_DEMO, quantization="q4f32_1")))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        assert "engine.embedded" not in words(app)
+        await pilot.press("c")
+        await until(pilot, lambda: "engine.embedded convert_weight" in words(app), "the commands")
+        assert len(app.clipboard.splitlines()) == 4
+
+
+async def test_a_low_window_shows_what_is_chosen(wizard_home: Path) -> None:
+    app = wizard_at("quantize", Draft.from_plan(ExportPlan(source=BUILTIN_DEMO, quantization="q4f32_1")))
+    async with app.run_test(size=(40, 12)) as pilot:
+        await until(pilot, lambda: "● q4f32_1" in words(app), "the chosen quantization")

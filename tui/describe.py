@@ -1,7 +1,7 @@
 """Plans and sizes in the words of the screens. Nothing here knows a widget."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,9 +177,9 @@ def quantization_detail(choice: "QuantizationChoice") -> str:
 
 
 def broken(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` columns, ended after spaces and slashes where that can be."""
+    """`text` in lines of at most `width` columns, ended after words, longer ones after slashes."""
     lines = [""]
-    for part in re.split(r"(?<=[/\\ ])", text):
+    for part in _parts(text, width):
         if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
             lines.append("")
         for start in range(0, len(part), width):
@@ -188,3 +188,12 @@ def broken(text: str, width: int) -> list[str]:
                 lines.append("")
             lines[-1] += piece
     return [line.rstrip() for line in lines]
+
+
+def _parts(text: str, width: int) -> Iterator[str]:
+    """What no line should end within."""
+    for word in re.split(r"(?<= )", text):
+        if len(word.rstrip()) <= width:
+            yield word
+        else:
+            yield from re.split(r"(?<=[/\\])", word)

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from engine.events import Check, Event
     from engine.model.facts import ModelFacts
     from engine.model.nearby import Nearby
-    from engine.plan import ExportPlan
-    from engine.preset import PresetEntry
     from engine.run.resume import Unfinished
 
 
@@ -51,10 +49,9 @@ class RunRefused(Message):
 
 
 @dataclass
-class StartRead(Message):
-    """What a session can begin with: presets, with the plan of each that has one, and unfinished runs."""
+class UnfinishedFound(Message):
+    """The runs in this folder that were not finished."""
 
-    presets: "list[tuple[PresetEntry, ExportPlan | None]]"
     unfinished: "list[Unfinished]"
 
 

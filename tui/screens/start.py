@@ -18,7 +18,7 @@ from engine.plan import ExportPlan
 from engine.preset import PresetEntry
 from tui import describe, symbols
 from tui.draft import Draft
-from tui.messages import StartRead
+from tui.messages import UnfinishedFound
 from tui.screens.confirm import ConfirmModal
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ are not done again.
         self._presets: dict[str, tuple[PresetEntry, ExportPlan | None]] = {}
         self._unfinished: dict[str, Unfinished] = {}
         self._filter = ""
-        self._read = False
 
     @property
     def wizard(self) -> "WizardApp":
@@ -92,7 +91,8 @@ are not done again.
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Show what is known at once, read the rest."""
+        """Show presets at once, so that keys typed ahead find them, and look for the rest."""
+        self._read_presets()
         self._show()
         self.query_one(StartList).focus()
         self.gather()
@@ -101,25 +101,26 @@ are not done again.
         """Columns follow the width."""
         self._show()
 
-    @work(thread=True, exclusive=True, group="start")
-    def gather(self) -> None:
-        """Read presets and look for unfinished runs."""
-        from engine.run import resume  # it takes longer than all of this screen
-
-        presets = []
+    def _read_presets(self) -> None:
+        """Some small files, read in less time than a frame."""
+        self._presets = {}
         for entry in preset.list_presets():
             try:
                 plan = None if entry.error else preset.load(str(entry.path))
             except WizardError:
                 plan = None  # changed between the two readings; the next visit tells why
-            presets.append((entry, plan))
-        self.post_message(StartRead(presets, resume.unfinished(Path.cwd())))
+            self._presets[f"preset:{entry.path}"] = entry, plan
 
-    def on_start_read(self, message: StartRead) -> None:
-        """Show it."""
-        self._presets = {f"preset:{entry.path}": (entry, plan) for entry, plan in message.presets}
+    @work(thread=True, exclusive=True, group="start")
+    def gather(self) -> None:
+        """Look for unfinished runs."""
+        from engine.run import resume  # it takes longer than all of this screen
+
+        self.post_message(UnfinishedFound(resume.unfinished(Path.cwd())))
+
+    def on_unfinished_found(self, message: UnfinishedFound) -> None:
+        """Show them."""
         self._unfinished = {f"run:{run.output}": run for run in message.unfinished}
-        self._read = True
         self._show()
 
     def _show(self) -> None:
@@ -151,7 +152,7 @@ are not done again.
             ]
             if rows:
                 found += [_space(), _heading(title), *rows]
-            elif origin == "user" and self._read and not self._filter:
+            elif origin == "user" and not self._filter:
                 found += [_space(), _heading(title), Option(_muted(f"  {_NOTHING_SAVED}"), disabled=True)]
         if not any(not option.disabled for option in found):
             found = [Option(_muted(f"No name contains {self._filter!r}; escape shows all."), disabled=True)]
@@ -282,7 +283,8 @@ are not done again.
             path.unlink(missing_ok=True)
         except OSError as error:
             self.notify(f"{path} cannot be removed: {error.strerror}", severity="error", markup=False)
-        self.gather()
+        self._read_presets()
+        self._show()
 
 
 def _row(key: str, name: str, told: str, *, width: int = 22, style: str = "$foreground-muted") -> Option:
