@@ -57,9 +57,12 @@ class TargetChoice:
 
 
 def nominal_bits(quantization: Quantization) -> float:
-    """Bits that a weight takes: its own, and its share of the scale of its group."""
+    """Bits that a weight takes: its share of a word, and of the scale (and zero point) of its group."""
     scale = _BITS[quantization.model_dtype]
-    return scale if quantization.bits is None else quantization.bits + scale / quantization.group_size
+    if quantization.bits is None:
+        return scale
+    zero_point = quantization.bits if quantization.from_awq else 0
+    return 32 / quantization.elements_per_word + (scale + zero_point) / quantization.group_size
 
 
 def refusal(plan: ExportPlan, facts: ModelFacts | None) -> WizardError | None:

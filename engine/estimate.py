@@ -78,7 +78,8 @@ def estimate(model: DecoderSpec | ModelFacts, plan: ExportPlan) -> Estimate:
         spec, parameters = model, decoder_parameters(model)
         plan = with_defaults(plan, None)
         largest_source, tokenizer = 2 * max(prod(p.shape) for p in parameters), 0
-    stored = all_stored_tensors(parameters, quantization)
+    packed = model.packed if isinstance(model, ModelFacts) and quantization.from_awq else ()
+    stored = all_stored_tensors(packed or parameters, quantization)
     kv_layer = kv_cache_bytes(spec, quantization, plan) // len(spec.layers)
     name, largest = max(
         [

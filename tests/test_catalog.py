@@ -17,7 +17,12 @@ def test_names_are_keys_and_every_entry_has_one_sentence() -> None:
 
 @pytest.mark.parametrize(
     ("name", "bits", "max_int", "per_word", "f16"),
-    [("q4f16_1", 4, 7, 8, True), ("q4f32_1", 4, 7, 8, False)],
+    [
+        ("q4f16_1", 4, 7, 8, True),
+        ("q4f32_1", 4, 7, 8, False),
+        ("q4bf16_0", 4, 7, 8, False),
+        ("q3f16_1", 3, 3, 10, True),
+    ],
 )
 def test_group_quantizations(name: str, bits: int, max_int: int, per_word: int, f16: bool) -> None:
     q = catalog.QUANTIZATIONS[name]
@@ -28,12 +33,43 @@ def test_group_quantizations(name: str, bits: int, max_int: int, per_word: int, 
 def test_names_state_bits_and_compute_dtype() -> None:
     for name, q in catalog.QUANTIZATIONS.items():
         assert name.startswith(f"q{q.bits or 0}")
-        assert {"f16": "float16", "f32": "float32"}[name[2:5]] == q.model_dtype
+        compute = name[2:].partition("_")[0]
+        assert {"f16": "float16", "f32": "float32", "bf16": "bfloat16"}[compute] == q.model_dtype
+
+
+def test_suffixes_state_the_layout_and_what_stays_as_it_is() -> None:
+    """_0 is KN and _1 NK; _2 is NK and leaves embedding and head alone."""
+    for name, q in catalog.QUANTIZATIONS.items():
+        if q.bits is None or q.from_awq:
+            continue
+        assert q.layout == ("KN" if name.endswith("_0") else "NK")
+        assert q.quantize_embedding == q.quantize_final_fc == (not name.endswith("_2"))
+
+
+def test_all_that_mlc_llms_documents_name() -> None:
+    plain = "q0f16 q0bf16 q0f32 q3f16_0 q3f16_1 q4f16_0 q4f16_1 q4f16_2 q4f32_1 q4bf16_0 q4bf16_1"
+    assert set(catalog.QUANTIZATIONS) == {*plain.split(), "q4f16_autoawq"}
+    assert catalog.ALIASES == {"q4f16_awq": "q4f16_autoawq"}
+
+
+def test_bfloat16_runs_everywhere_but_in_browsers() -> None:
+    for q in catalog.QUANTIZATIONS.values():
+        assert q.runs_on("webgpu") == (q.model_dtype != "bfloat16")
+        assert q.runs_on("cpu")
+        assert ("browser" in q.sentence) == (q.model_dtype == "bfloat16")
 
 
 @pytest.mark.parametrize(
     ("mode", "compute", "expected"),
-    [("q0f16", "float32", "q0f32"), ("q4f16_1", "float32", "q4f32_1"), ("q4f32_1", "float16", "q4f16_1")],
+    [
+        *(
+            ("q0f16", "float32", "q0f32"),
+            ("q4f16_1", "float32", "q4f32_1"),
+            ("q4f32_1", "float16", "q4f16_1"),
+        ),
+        *(("q0f16", "bfloat16", "q0bf16"), ("q4f16_0", "bfloat16", "q4bf16_0")),
+        *(("q4bf16_0", "float32", "q4f32_1"), ("q4f16_2", "float32", "q4f32_1")),
+    ],
 )
 def test_sibling_of_another_compute_dtype(mode: str, compute: catalog.ModelDtype, expected: str) -> None:
     assert (
@@ -46,7 +82,13 @@ def test_sibling_without_quantization() -> None:
 
 
 def test_there_is_no_sibling_where_the_table_has_none() -> None:
-    assert catalog.sibling(catalog.QUANTIZATIONS["q0f16"], model_dtype="bfloat16") is None
+    assert catalog.sibling(catalog.QUANTIZATIONS["q3f16_1"], model_dtype="float32") is None
+    assert catalog.sibling(catalog.QUANTIZATIONS["q4f16_autoawq"], bits=None) is None
+
+
+def test_four_bits_in_place_of_none_are_the_usual_ones() -> None:
+    for mode, expected in (("q0f16", "q4f16_1"), ("q0f32", "q4f32_1"), ("q0bf16", "q4bf16_1")):
+        assert catalog.sibling(catalog.QUANTIZATIONS[mode], bits=4) == catalog.QUANTIZATIONS[expected]
 
 
 @pytest.mark.parametrize(("platform", "suffix"), [("linux", ".so"), ("darwin", ".dylib"), ("win32", ".dll")])

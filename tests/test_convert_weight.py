@@ -33,7 +33,7 @@ from engine.model.tensors import SINGLE_FILE, open_tensors
 DATA = Path(__file__).parent / "data"
 GOLDEN = DATA / "golden"
 LARGE = DATA / "golden-large"
-ALL = ("q0f16", "q0f32", "q4f16_1", "q4f32_1")
+ALL = ("q0f16", "q0f32", "q3f16_1", "q4f16_1", "q4f32_1")
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 
@@ -385,10 +385,11 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str, out: Path) -> str:
     ("flags", "message"),
     [
         (("--device", "cuda"), "--device cuda is not supported"),
-        (("--source-format", "awq"), "--source-format awq is not supported"),
+        (("--source-format", "awq"), "--source-format awq goes with --quantization q4f16_autoawq"),
+        (("--quantization", "q4f16_awq"), "takes over the 4 bit weights of an AWQ checkpoint"),
         (("--source-format", "huggingface-torch"), "not of the format that --source-format names"),
         (("--lora-adapter", "adapter"), "adapter is no adapter: it has no adapter_config.json"),
-        (("--quantization", "q3f16_1"), "Choose one of q0f16, q0f32, q4f16_1, q4f32_1"),
+        (("--quantization", "q8f16_1"), "Choose one of q0f16, q0bf16, q0f32, q4f16_1"),
         (("--model-type", "gemma9"), "Model type 'gemma9'"),
         (("--source", "nowhere"), "There is no folder nowhere"),
     ],

@@ -2,72 +2,38 @@
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from quantization_reference import BF16, plain, to_bfloat16
 
-from engine.catalog import QUANTIZATIONS
+from engine.catalog import QUANTIZATIONS, Layout, Quantization
 from engine.embedded.quantize import add_one, largest_magnitude, quantize, stored
 
-BF16 = np.dtype(ml_dtypes.bfloat16)
 SOURCES = (BF16, np.dtype(np.float16), np.dtype(np.float32))
-QUANTIZED = [q for q in QUANTIZATIONS.values() if q.bits is not None]
+# Others differ from these in layout, or in what they leave alone.
+QUANTIZED = [QUANTIZATIONS[name] for name in ("q4f16_1", "q4f32_1", "q4bf16_1", "q3f16_1")]
+LAYOUTS: tuple[Layout, ...] = ("NK", "KN")
 
 
-def to_bfloat16(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """float32 to bfloat16 as TVM's writer does, one number at a time in Python integers."""
-    out = []
-    for value in values.ravel():
-        bits = int(np.float32(value).view(np.uint32))
-        if abs(float(value)) < float(np.float32(ml_dtypes.finfo(BF16).max)):
-            bits += 0x7FFF + (bits >> 16 & 1)
-        out.append(bits >> 16)
-    return np.array(out, np.uint16).view(BF16).reshape(values.shape)
-
-
-def plain(
-    source: np.ndarray[Any, Any], model_dtype: str
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The formula, in numpy arrays of the model dtype itself, group by group."""
-    M = np.dtype(model_dtype).type
-    rows, columns = source.shape
-    groups = -(-columns // 32)
-    words = np.zeros((rows, 4 * groups), np.uint32)
-    scales = np.zeros((rows, groups), M)
-    with np.errstate(all="ignore"):
-        weights = source.astype(np.float32).astype(M)
-        for row in range(rows):
-            for group in range(groups):
-                w = weights[row, 32 * group : 32 * group + 32]
-                scale = np.abs(w).max() / M(7)
-                x = np.rint(w / scale + M(7))
-                assert x.dtype == M
-                q = np.where(x > 0, x, M(0))  # nan is not above 0
-                q = np.where(q < 14, q, M(14)).astype(np.uint32)
-                for i, value in enumerate(q):
-                    words[row, 4 * group + i // 8] |= value << np.uint32(4 * (i % 8))
-                scales[row, group] = scale
-    return words, scales if model_dtype == "float16" else to_bfloat16(scales)
-
-
-def agree(source: np.ndarray[Any, Any], name: str) -> None:
+def agree(source: np.ndarray[Any, Any], quantization: Quantization) -> None:
     before = source.tobytes()
-    words, scales = quantize(source, QUANTIZATIONS[name])
-    assert source.tobytes() == before
-    expected_words, expected_scales = plain(source, QUANTIZATIONS[name].model_dtype)
-    np.testing.assert_array_equal(words, expected_words)
-    assert scales.dtype == expected_scales.dtype
-    np.testing.assert_array_equal(scales.view(np.uint16), expected_scales.view(np.uint16))
+    for layout in LAYOUTS:
+        words, scales = quantize(source, quantization, layout)
+        assert source.tobytes() == before
+        expected_words, expected_scales = plain(source, quantization, layout)
+        np.testing.assert_array_equal(words, expected_words)
+        assert scales.dtype == expected_scales.dtype
+        np.testing.assert_array_equal(scales.view(np.uint16), expected_scales.view(np.uint16))
 
 
 @st.composite
 def matrices(draw: st.DrawFn) -> np.ndarray[Any, Any]:
     """Any codes at all (non-finite ones cleared), or values of similar size, of any magnitude."""
     dtype = draw(st.sampled_from(SOURCES))
-    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 70)))
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 85)))
     if draw(st.booleans()):
         codes = draw(hnp.arrays(f"u{dtype.itemsize}", shape))
         values = codes.view(dtype)
@@ -84,7 +50,7 @@ def matrices(draw: st.DrawFn) -> np.ndarray[Any, Any]:
 @settings(deadline=None)
 @given(source=matrices())
 def test_quantization_equals_the_formula_in_the_model_dtype(source: Any, quantization: Any) -> None:
-    agree(source, quantization.name)
+    agree(source, quantization)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZED, ids=lambda q: q.name)
@@ -102,12 +68,12 @@ def test_quantization_equals_the_formula_in_the_model_dtype(source: Any, quantiz
     ids=["zeros", "constant", "subnormal", "scale 0", "large", "mixed groups"],
 )
 def test_edge_cases(values: Any, dtype: Any, quantization: Any) -> None:
-    agree(values.astype(np.float32).astype(dtype), quantization.name)
+    agree(values.astype(np.float32).astype(dtype), quantization)
 
 
 @pytest.mark.parametrize("quantization", QUANTIZED, ids=lambda q: q.name)
 def test_values_beyond_float16_come_out_as_the_formula_has_them(quantization: Any) -> None:
-    agree(np.array([[1e5, -1e5, 65519.0, 65520.0, 1.0]], np.float32), quantization.name)
+    agree(np.array([[1e5, -1e5, 65519.0, 65520.0, 1.0]], np.float32), quantization)
 
 
 def test_a_zero_group_packs_to_zero_and_padding_too() -> None:
@@ -116,6 +82,8 @@ def test_a_zero_group_packs_to_zero_and_padding_too() -> None:
     assert not scales.astype(np.float32).any()
     words, _ = quantize(np.ones((1, 33), np.float32), QUANTIZATIONS["q4f32_1"])
     assert words.tolist() == [[0xEEEEEEEE] * 4 + [0xE, 0, 0, 0]]
+    words, _ = quantize(np.ones((1, 41), np.float32), QUANTIZATIONS["q3f16_1"])
+    assert words.tolist() == [[0o6666666666] * 4 + [6, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("quantization", QUANTIZED, ids=lambda q: q.name)
@@ -173,41 +141,55 @@ def test_one_is_added_in_the_dtype_of_the_source(dtype: Any) -> None:
     np.testing.assert_array_equal(total, (w.astype(np.float64) + 1).astype(np.float32).astype(dtype))
 
 
-def compiled(model_dtype: str, rows: int, columns: int) -> Any:
-    """The formula as TVM compiles it for this CPU: (weights, words, scales) -> None."""
+def compiled(quantization: Quantization, layout: Layout, rows: int, columns: int) -> Any:
+    """The formula as TVM compiles it, in one function as mlc_llm has it: weights -> (words, scales)."""
     import tvm
-    from tvm import te
+    from tvm import relax, te, topi
     from tvm import tirx as tir
 
-    groups = -(-columns // 32)
-    w = te.placeholder((rows, columns), model_dtype, "w")
-    r, k = te.reduce_axis((0, 32), "r"), te.reduce_axis((0, 8), "k")
+    assert quantization.bits is not None
+    dtype, bits, size = quantization.model_dtype, quantization.bits, quantization.group_size
+    per_word = 32 // bits
+    groups = -(-columns // size)
+    largest = tir.const(2 ** (bits - 1) - 1, dtype)
 
-    def magnitude(i: Any, j: Any) -> Any:
-        at = j * 32 + r
-        return te.max(tir.if_then_else(at < columns, te.abs(w[i, at]), tir.min_value(model_dtype)), axis=r)
+    def formula(w: Any) -> tuple[Any, Any]:
+        r, k = te.reduce_axis((0, size), "r"), te.reduce_axis((0, per_word), "k")
 
-    peak = te.compute((rows, groups), magnitude)
-    scale = te.compute((rows, groups), lambda i, j: peak[i, j] / tir.const(7, model_dtype))
+        def magnitude(i: Any, j: Any) -> Any:
+            at = j * size + r
+            return te.max(tir.if_then_else(at < columns, te.abs(w[i, at]), tir.min_value(dtype)), axis=r)
 
-    def integer(i: Any, j: Any) -> Any:
-        x = tir.round(w[i, j] / scale[i, j // 32] + tir.const(7, model_dtype))
-        low = tir.max(x, tir.const(0, model_dtype))
-        return tir.min(low, tir.const(14, model_dtype)).astype("uint32")
+        peak = te.compute((rows, groups), magnitude)
+        scale = te.compute((rows, groups), lambda i, j: peak[i, j] / largest)
 
-    q = te.compute((rows, columns), integer)
+        def integer(i: Any, j: Any) -> Any:
+            x = tir.round(w[i, j] / scale[i, j // size] + largest)
+            return tir.min(tir.max(x, tir.const(0, dtype)), largest * 2).astype("uint32")
 
-    def word(i: Any, j: Any) -> Any:
-        at, shift = j * 8 + k, k.astype("uint32") * tir.const(4, "uint32")
-        return te.sum(tir.if_then_else(at < columns, q[i, at] << shift, tir.const(0, "uint32")), axis=k)
+        q = te.compute((rows, columns), integer)
 
-    words = te.compute((rows, groups * 4), word)
-    return tvm.compile(tvm.IRModule({"main": te.create_prim_func([w, words, scale])}), target="llvm")["main"]
+        def word(i: Any, j: Any) -> Any:
+            at, shift = j * per_word + k, k.astype("uint32") * tir.const(bits, "uint32")
+            return te.sum(tir.if_then_else(at < columns, q[i, at] << shift, tir.const(0, "uint32")), axis=k)
+
+        words = te.compute((rows, groups * size // per_word), word)
+        return (words, scale) if layout == "NK" else (topi.transpose(words), topi.transpose(scale))
+
+    bb = relax.BlockBuilder()
+    weights = relax.Var("w", relax.TensorType((rows, columns), dtype))
+    with bb.function("main", [weights]):
+        bb.emit_func_output(bb.emit_te(formula, weights))
+    mod = relax.transform.LegalizeOps()(bb.finalize())
+    return relax.VirtualMachine(relax.build(mod, target="llvm"), tvm.cpu())["main"]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("quantization", QUANTIZED, ids=lambda q: q.name)
-@pytest.mark.parametrize("columns", [64, 37])
-def test_quantization_equals_the_formula_compiled_by_tvm(columns: int, quantization: Any) -> None:
+@pytest.mark.parametrize("columns", [80, 37])
+def test_quantization_equals_the_formula_compiled_by_tvm(
+    columns: int, quantization: Quantization, layout: Layout
+) -> None:
     import tvm
 
     rng, rows = np.random.default_rng(1), 4096
@@ -217,11 +199,8 @@ def test_quantization_equals_the_formula_compiled_by_tvm(columns: int, quantizat
     source[2::17] = rng.integers(-20, 21, size=source[2::17].shape) * 2.0**-24
     with np.errstate(over="ignore"):
         weights = source.astype(np.float32).astype(quantization.model_dtype)
-    groups = -(-columns // 32)
-    words = tvm.runtime.tensor(np.zeros((rows, 4 * groups), np.uint32))
-    scales = tvm.runtime.tensor(np.zeros((rows, groups), quantization.model_dtype))
-    compiled(quantization.model_dtype, rows, columns)(tvm.runtime.tensor(weights), words, scales)
-    found_words, found_scales = quantize(source.astype(np.float32), quantization)
+    words, scales = compiled(quantization, layout, rows, columns)(tvm.runtime.tensor(weights))
+    found_words, found_scales = quantize(source.astype(np.float32), quantization, layout)
     np.testing.assert_array_equal(found_words, words.numpy())
     expected = scales.numpy()
     if quantization.model_dtype == "float32":

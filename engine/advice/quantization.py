@@ -25,8 +25,8 @@ def _better_quantization(case: Case) -> str:
         changes["bits"] = None
     if _overflows_f16(case.plan, case.facts):
         changes["model_dtype"] = "float32"
-    better = sibling(quantization, **changes)
-    return (better or quantization).name
+    better = sibling(quantization, **changes) or sibling(quantization, **{**changes, "bits": 4})
+    return (better or QUANTIZATIONS["q4f32_1"]).name
 
 
 def _passes_f16(facts: ModelFacts) -> bool:
@@ -39,27 +39,29 @@ def _overflows_f16(plan: ExportPlan, facts: ModelFacts) -> bool:
 
 
 def small_model(case: Case) -> Iterator[Advice]:
-    """4 bit weights below 1 B parameters."""
+    """4 or 3 bit weights below 1 B parameters; an AWQ checkpoint cannot be stored otherwise."""
     sizes, mode = case.sizes, case.plan.quantization
-    if QUANTIZATIONS[mode].bits is None or sizes.parameter_count >= SMALL_MODEL:
+    quantization = QUANTIZATIONS[mode]
+    if quantization.bits is None or quantization.from_awq or sizes.parameter_count >= SMALL_MODEL:
         return
     if case.plan.source == BUILTIN_DEMO:
         return  # trained to be stored in 4 bits
     better = _better_quantization(case)
     larger = estimate(case.facts, replace(case.plan, quantization=better))
+    tied = case.facts.decoder().tie_word_embeddings and quantization.quantize_embedding
     head = " Its embedding is also its output head, so the loss falls on every token, stop tokens included."
     yield Advice(
         code="q4-small-model",
         severity="warning",
-        message=f"{mode} stores {sizes.parameter_count / 1e6:,.1f} M parameters in 4 bits. Below 1 B, models "
-        f"lose too much by that.{head if case.facts.decoder().tie_word_embeddings else ''} {better} takes "
+        message=f"{mode} stores {sizes.parameter_count / 1e6:,.1f} M parameters in {quantization.bits} bits. "
+        f"Below 1 B, models lose too much by that.{head if tied else ''} {better} takes "
         f"{megabytes(larger.disk_bytes)} to download instead of {megabytes(sizes.disk_bytes)}.",
         better={"quantization": better},
     )
 
 
 def tied_embedding(case: Case) -> Iterator[Advice]:
-    """4 bit output head of a model that is not small."""
+    """Quantized output head of a model that is not small."""
     quantization = QUANTIZATIONS[case.plan.quantization]
     tied = case.facts.decoder().tie_word_embeddings
     if quantization.bits is None or not quantization.quantize_embedding or not tied:
@@ -69,7 +71,7 @@ def tied_embedding(case: Case) -> Iterator[Advice]:
             code="q4-tied-embedding",
             severity="note",
             message=f"This model's embedding is also its output head, and {quantization.name} stores both in "
-            "4 bits. If answers do not stop where they should, quantize less.",
+            f"{quantization.bits} bits. If answers do not stop where they should, quantize less.",
         )
 
 

@@ -4,7 +4,8 @@ import importlib.util
 import sys
 
 from engine.backends.base import Folders, StageCommand, library_name
-from engine.catalog import QUANTIZATIONS
+from engine.catalog import QUANTIZATIONS, check_target
+from engine.embedded import awq
 from engine.errors import ToolchainError, UsageError
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
@@ -29,6 +30,10 @@ class EmbeddedBackend:
                 f"quantization.mode = {plan.quantization!r} is not one the embedded compiler knows.",
                 why=f"It knows {', '.join(QUANTIZATIONS)}.",
             )
+        if facts is not None:
+            awq.check_pair(facts.quant_method, QUANTIZATIONS[plan.quantization])
+        if plan.compile:
+            check_target(QUANTIZATIONS[plan.quantization], plan.device)
         if plan.compile and plan.device not in TARGETS:
             library_name(plan)
             raise UsageError(

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.catalog import QUANTIZATIONS, TARGETS, host_library_suffix
-from engine.embedded import narrate
+from engine.catalog import ALIASES, QUANTIZATIONS, TARGETS, check_target, host_library_suffix
+from engine.embedded import awq, narrate
 from engine.embedded.families.registry import FAMILIES
 from engine.errors import StageError, UsageError
 
@@ -131,7 +131,8 @@ def compile_library(
             remedy=f"Write -o {output.with_suffix(suffix)}",
         )
     name, family_name = config["quantization"], config["model_type"]
-    if quantization not in (None, name) or model_type not in ("auto", family_name):
+    asked = ALIASES.get(quantization, quantization) if quantization else name
+    if asked != name or model_type not in ("auto", family_name):
         raise UsageError(
             f"The flags say {quantization or name}, {model_type}; "
             f"the configuration says {name}, {family_name}.",
@@ -143,6 +144,9 @@ def compile_library(
             f"The embedded compiler has no {name} for model type {family_name}.",
             why=f"It has {', '.join(QUANTIZATIONS)} for {', '.join(FAMILIES)}.",
         )
+    check_target(QUANTIZATIONS[name], device)
+    if QUANTIZATIONS[name].from_awq and family_name not in awq.FAMILIES:
+        raise UsageError(f"The embedded compiler has {name} for {' and '.join(awq.FAMILIES)} only.")
     if (chunk := config["prefill_chunk_size"]) < 1:
         raise UsageError(f"prefill_chunk_size is {chunk}; it must be 1 or more.")
     _build(config, output, device)

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.catalog import QUANTIZATIONS, Quantization
+from engine.catalog import ALIASES, QUANTIZATIONS, Quantization
 from engine.embedded import narrate, quantize
 from engine.embedded.source import Checkpoint, open_checkpoint
 from engine.embedded.spec import Parameter
-from engine.embedded.stored import is_quantized, stored_tensors
+from engine.embedded.stored import layout, stored_tensors
 from engine.embedded.weights import Shard, ShardWriter, plan_shards
 from engine.errors import UsageError
 from engine.model.tensors import SourceFormat
@@ -53,6 +53,7 @@ class _Block:
     """One block of rows of a stored parameter: the rows of each of its one or two stored tensors."""
 
     source: str
+    rows: int
     arrays: tuple[NDArray[Any], ...]
     overflowed: int
 
@@ -80,7 +81,12 @@ def convert(
     """
     how = quantization_named(quantization)
     checkpoint = open_checkpoint(
-        config, source, model_type, source_format=source_format, lora_adapter=lora_adapter
+        config,
+        source,
+        model_type,
+        quantization=how,
+        source_format=source_format,
+        lora_adapter=lora_adapter,
     )
     stored = [tensor for p in checkpoint.parameters for tensor in stored_tensors(p, how)]
     # As mlc_llm counts: bytes as the device holds them (float32 in four), over the parameters it read.
@@ -100,7 +106,7 @@ def convert(
 
 def quantization_named(name: str) -> Quantization:
     """The quantization of that name; UsageError listing them all for any other."""
-    if found := QUANTIZATIONS.get(name):
+    if found := QUANTIZATIONS.get(ALIASES.get(name, name)):
         return found
     raise UsageError(
         f"Quantization {name!r} is not supported by the embedded compiler.",
@@ -122,18 +128,27 @@ def _write(
             blocks = _in_order(pool, _jobs(checkpoint, how), ahead=3 * workers)
             for number, parameter in enumerate(checkpoint.parameters, 1):
                 tensors = stored_tensors(parameter, how)
+                transposed = layout(parameter, how) == "KN"
+                whole = [np.empty(t.shape, quantize.dtype_on_disk(t.dtype)) for t in tensors if transposed]
                 later: list[memoryview] = []
                 rows = 0
                 while rows < parameter.shape[0]:
                     block = next(blocks)
-                    rows += block.arrays[0].shape[0]
                     if block.overflowed:
                         overflowed[block.source] = overflowed.get(block.source, 0) + block.overflowed
-                    writer.append(tensors[0].name, _bytes(block.arrays[0]))
-                    # Scales follow all words of their matrix; they are an eighth of its size at most.
-                    later += [_bytes(array) for array in block.arrays[1:]]
+                    if transposed:
+                        # A block is columns of what is stored, so the first bytes need the last block.
+                        for array, part in zip(whole, block.arrays, strict=True):
+                            array[:, rows : rows + block.rows] = part
+                    else:
+                        writer.append(tensors[0].name, _bytes(block.arrays[0]))
+                        # Scales follow all words of their matrix; they are an eighth of its size at most.
+                        later += [_bytes(array) for array in block.arrays[1:]]
+                    rows += block.rows
                     written += sum(array.nbytes for array in block.arrays)
                     progress(written, writer.nbytes, "bytes", f"tensor {number}/{count} {parameter.name}")
+                for tensor, array in zip(tensors, whole, strict=False):
+                    writer.append(tensor.name, _bytes(array))
                 for piece in later:
                     writer.append(tensors[1].name, piece)
         finally:
@@ -155,18 +170,26 @@ def _jobs(checkpoint: Checkpoint, how: Quantization) -> Iterator[Callable[[], _B
     """One job a block, in the order in which blocks are written.
 
     Joining along axis 0 is nothing but order: no block and no group reaches over two source tensors.
+    A block of a parameter that is joined along axis 1 has the same rows of each of them.
     """
     for parameter in checkpoint.parameters:
-        for name in parameter.sources:
-            shape = checkpoint.tensors.info(name).shape
+        beside = [parameter.sources] if parameter.axis else [(name,) for name in parameter.sources]
+        for names in beside:
+            shape = checkpoint.tensors.info(names[0]).shape
             step = max(_BLOCK // prod(shape[1:]), 1)
             for start in range(0, shape[0], step):
                 rows = slice(start, min(start + step, shape[0]))
-                yield partial(_block, checkpoint, how, parameter, name, rows)
+                yield partial(_block, checkpoint, how, parameter, names, rows)
 
 
-def _block(checkpoint: Checkpoint, how: Quantization, parameter: Parameter, name: str, rows: slice) -> _Block:
-    values = checkpoint.tensors.read(name, rows)
+def _block(
+    checkpoint: Checkpoint, how: Quantization, parameter: Parameter, names: tuple[str, ...], rows: slice
+) -> _Block:
+    parts = [checkpoint.tensors.read(name, rows) for name in names]
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    name = ", ".join(names)
+    if parameter.kind == "integers":
+        return _Block(source=name, rows=len(values), arrays=(values.view("<u4"),), overflowed=0)
     magnitude = quantize.largest_magnitude(values)
     if not np.isfinite(magnitude):
         bad = int(np.count_nonzero(~np.isfinite(values.astype(np.float32))))
@@ -178,11 +201,11 @@ def _block(checkpoint: Checkpoint, how: Quantization, parameter: Parameter, name
     overflowed = 0
     if parameter.plus_one:
         values = quantize.add_one(values)
-    if how.model_dtype == "float16" and magnitude >= quantize.FLOAT16_OVERFLOW:
-        overflowed = int(np.count_nonzero(np.abs(values.astype(np.float32)) >= quantize.FLOAT16_OVERFLOW))
-    if is_quantized(parameter, how):
-        return _Block(source=name, arrays=quantize.quantize(values, how), overflowed=overflowed)
-    return _Block(source=name, arrays=(quantize.stored(values, how.model_dtype),), overflowed=overflowed)
+    if magnitude >= (limit := quantize.OVERFLOW[how.model_dtype]):
+        overflowed = int(np.count_nonzero(np.abs(values.astype(np.float32)) >= limit))
+    place = layout(parameter, how)
+    arrays = quantize.quantize(values, how, place) if place else (quantize.stored(values, how.model_dtype),)
+    return _Block(source=name, rows=len(values), arrays=arrays, overflowed=overflowed)
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:
@@ -217,10 +240,11 @@ def run(arguments: argparse.Namespace) -> None:
             f"--device {arguments.device} is not supported: weights are converted on the CPU.",
             remedy="Leave --device out; the weights are the same for every device.",
         )
-    if arguments.source_format == "awq":
+    how = quantization_named(arguments.quantization)
+    if arguments.source_format == "awq" and not how.from_awq:
         raise UsageError(
-            "--source-format awq is not supported yet.",
-            remedy="Start from the model's original checkpoint, or use the mlc_llm backend.",
+            f"--source-format awq goes with --quantization q4f16_autoawq, not with {how.name}.",
+            remedy="Leave --source-format out: what the weights are is read from config.json.",
         )
     started = time.monotonic()
     done = convert(
@@ -229,12 +253,13 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output,
         source=None if arguments.source == "auto" else Path(arguments.source),
         model_type=arguments.model_type,
-        source_format=arguments.source_format,
+        # AWQ checkpoints are told by their config.json; their files are like any other.
+        source_format="auto" if arguments.source_format == "awq" else arguments.source_format,
         lora_adapter=arguments.lora_adapter,
     )
     for name, count in done.overflowed.items():
         narrate.say(
-            f"warning: {count} values of {name} are beyond the range of float16 and became infinite; "
+            f"warning: {count} values of {name} are beyond the range of {how.model_dtype} and became infinite; "
             "choose a quantization that computes in float32."
         )
     narrate.say(

@@ -14,7 +14,7 @@ from engine.catalog import Quantization
 from engine.embedded.kernels import elementwise, linear, norm, rope
 from engine.embedded.kernels.attention.shape import AttentionShape
 from engine.embedded.spec import DecoderSpec, LayerSpec, Parameter
-from engine.embedded.stored import is_quantized, stored_tensors
+from engine.embedded.stored import layout, stored_tensors
 from engine.errors import UsageError
 
 
@@ -196,8 +196,8 @@ class Decoder:
             kernel, symbol = linear.gemv_gpu, "gemv"
         else:
             kernel, symbol = linear.gemm_gpu, "gemm"
-        quantized = is_quantized(self.parameters[role], self.quantization)
-        func = kernel(rows, columns, self.quantization, quantized)
+        stored_as = layout(self.parameters[role], self.quantization)
+        func = kernel(rows, columns, self.quantization, stored_as)
         return self._call(
             f"{symbol}_{rows}x{columns}",
             func,

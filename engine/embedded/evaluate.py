@@ -86,20 +86,33 @@ class _Grouped:
     """Group-quantized rows: integers packed lowest first into uint32 words, one scale a group.
 
     weight = (integer - max_int) * scale, as mlc_llm's group quantization stores it along in_features.
+    Words and scales are [rows, ...], or where `transposed` [..., rows].
     """
 
-    def __init__(self, words: _Stored, scale: _Stored, columns: int, quantization: Quantization) -> None:
+    def __init__(
+        self,
+        words: _Stored,
+        scale: _Stored,
+        columns: int,
+        quantization: Quantization,
+        *,
+        transposed: bool,
+    ) -> None:
         assert quantization.bits is not None
-        self._words, self._scale = words, scale
+        self._words, self._scale, self._transposed = words, scale, transposed
         self._group, self._max_int = quantization.group_size, quantization.max_int
         self._mask = np.uint32((1 << quantization.bits) - 1)
         self._shifts = np.arange(quantization.elements_per_word, dtype=np.uint32) * np.uint32(
             quantization.bits
         )
-        self.shape: tuple[int, ...] = (words.shape[0], columns)
+        self.shape: tuple[int, ...] = (words.shape[1 if transposed else 0], columns)
 
     def __getitem__(self, rows: Any, /) -> F32:
-        words, scale = self._words.read(rows), self._scale[rows]
+        if self._transposed:
+            words, scale = (stored.read((slice(None), rows)).T for stored in (self._words, self._scale))
+            scale = scale.astype(np.float32)
+        else:
+            words, scale = self._words.read(rows), self._scale[rows]
         integers = ((words[..., None] >> self._shifts) & self._mask).reshape(*words.shape[:-1], -1)
         columns = self.shape[1]
         centred: F32 = integers[..., :columns].astype(np.float32) - np.float32(self._max_int)
@@ -129,7 +142,9 @@ def stored_weights(folder: Path, parameters: Sequence[Parameter], quantization: 
         if parameter.name in found:
             weight: Matrix = found[parameter.name]
         elif words and scale and quantization.bits:
-            weight = _Grouped(words, scale, parameter.shape[1], quantization)
+            # Embeddings, whose rows are looked up, are never transposed.
+            transposed = quantization.layout == "KN" and parameter.kind in ("linear", "head")
+            weight = _Grouped(words, scale, parameter.shape[1], quantization, transposed=transposed)
         else:
             raise StageError(
                 f"{folder / 'tensor-cache.json'} has no parameter {parameter.name}.", remedy=_CONVERT_AGAIN

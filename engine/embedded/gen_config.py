@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.catalog import QUANTIZATIONS
-from engine.embedded import narrate
+from engine.catalog import ALIASES, QUANTIZATIONS
+from engine.embedded import awq, narrate
 from engine.embedded.chat.check import KEPT_CACHE, Case
 from engine.embedded.chat.choose import Choice, choose_conversation
 from engine.embedded.chat.folder import ModelFolder
@@ -154,6 +154,7 @@ def generate(
     files cannot be written. Nothing is written before all of it is known to be right.
     """
     sizes = sizes or Sizes()
+    quantization = ALIASES.get(quantization, quantization)
     if quantization not in QUANTIZATIONS:
         raise UsageError(
             f"Unknown quantization {quantization!r}.",
@@ -161,7 +162,9 @@ def generate(
         )
     folder = ModelFolder(source.parent if source.name == "config.json" and source.is_file() else source)
     hf_config = normalise(folder.config)
+    awq.check_pair(awq.method(hf_config), QUANTIZATIONS[quantization])
     family = family_of(hf_config, model_type)
+    awq.check(hf_config, family.model_type)
     try:
         model = family.model_config(hf_config)
         family.spec(model)

@@ -1,11 +1,15 @@
 """Casts and group quantization, bit for bit those of mlc_llm, on any CPU.
 
-The arithmetic (mlc_llm's GroupQuantize, M the model dtype, every operation rounded to M):
+The arithmetic (mlc_llm's GroupQuantize; M the model dtype, largest 7 for 4 bit and 3 for 3 bit):
     w     = source cast to M
-    scale = max|w| over a group of 32 along in_features / 7
-    q     = clip(round_half_even(w / scale + 7), 0, 14)
-    word  = sum of q[i] << 4 i over 8 elements, the first lowest; 0 past the end of a row
+    scale = max|w| over a group of 32 (3 bit: 40) along in_features / largest
+    q     = clip(round_half_even(w / scale + largest), 0, 2 * largest)
+    word  = sum of q[i] << bits * i over 8 (3 bit: 10) elements, the first lowest; 0 past the end of a row
 and then float32 values are stored as bfloat16.
+
+Every operation is rounded to M where M is float16 or float32. For bfloat16 TVM's compiler computes in
+float32 and rounds only what it stores: scale, but not quotient and sum. Where it stores scales
+transposed (layout KN), q is computed with those that are not rounded yet.
 
 Why numpy in float32, in blocks: numpy's own float16 costs 2 to 4 ns an element and operation, 25 in
 all (4.3 s for a 262144 x 640 matrix). A kernel compiled at run time needs a second to load the
@@ -17,6 +21,7 @@ rounded operation, so no compiler can contract two into a fused multiply-add. Va
 so that what is done per group runs along memory: 5 ns of one core an element for everything.
 """
 
+import math
 from functools import cache
 from typing import Any
 
@@ -24,13 +29,17 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.catalog import ModelDtype, Quantization
+from engine.catalog import Layout, ModelDtype, Quantization
 
 BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 FLOAT16: np.dtype[Any] = np.dtype("<f2")
 FLOAT32: np.dtype[Any] = np.dtype("<f4")
-FLOAT16_OVERFLOW = 65520.0
-"""Magnitudes from here on round to infinity in float16 (halfway between 65504 and 65536)."""
+OVERFLOW: dict[ModelDtype, float] = {
+    "float16": 65520.0,
+    "bfloat16": 255.5 * 2.0**120,
+    "float32": math.inf,
+}
+"""Magnitudes from here on round to infinity: halfway from the largest number to the next power of two."""
 
 
 def largest_magnitude(source: NDArray[Any]) -> float:
@@ -48,24 +57,37 @@ def add_one(source: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(source + source.dtype.type(1))
 
 
+def dtype_on_disk(dtype: str) -> np.dtype[Any]:
+    """How the elements of a stored tensor of `dtype` lie on disk."""
+    return {"uint32": np.dtype("<u4"), "float16": FLOAT16}.get(dtype, BFLOAT16)
+
+
 def stored(source: NDArray[Any], model_dtype: ModelDtype) -> NDArray[Any]:
-    """`source` cast to the model dtype, as it lies on disk: float16, or bfloat16 for float32."""
+    """`source` cast to the model dtype, as it lies on disk: float32 as bfloat16.
+
+    Magnitudes beyond the range become infinite, but for the largest float32, whose writer keeps them.
+    """
+    if model_dtype == "bfloat16":
+        return _nearest_bfloat16(source)
     return _cast(source, FLOAT16 if model_dtype == "float16" else BFLOAT16)
 
 
-def quantize(source: NDArray[Any], quantization: Quantization) -> tuple[NDArray[np.uint32], NDArray[Any]]:
-    """`source` [N, K] as words uint32 [N, 4 * ceil(K / 32)] and scales [N, ceil(K / 32)], as on disk.
+def quantize(
+    source: NDArray[Any], quantization: Quantization, layout: Layout = "NK"
+) -> tuple[NDArray[np.uint32], NDArray[Any]]:
+    """`source` [N, K] as words uint32 [N, words] and scales [N, groups] as on disk, for KN transposed.
 
-    Scales are float16, or bfloat16 where the model dtype is float32. Finite sources only; those
-    beyond the range of float16 give infinite scales there, as in mlc_llm.
+    groups = ceil(K / group_size), words = groups * group_size / elements_per_word. Scales are of the
+    model dtype, bfloat16 where that is float32. Finite sources only; those beyond the range of
+    float16 give infinite scales there, as in mlc_llm.
     """
-    assert quantization.bits == 4
-    half = quantization.model_dtype == "float16"
+    dtype = quantization.model_dtype
+    half = dtype == "float16"
     size, largest = quantization.group_size, np.float32(quantization.max_int)
     rows, columns = source.shape
     if padding := -columns % size:
         source = np.pad(source, ((0, 0), (0, padding)))
-    values = _grouped(source, size, half)
+    values = _grouped(source, size, dtype)
     peak = np.abs(values).max(axis=0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if half:
@@ -74,12 +96,14 @@ def quantize(source: NDArray[Any], quantization: Quantization) -> tuple[NDArray[
         else:
             divisor = peak / largest
             scale = _cast(divisor, BFLOAT16)
+            if dtype == "bfloat16" and layout == "NK":
+                divisor = scale.astype(FLOAT32)
         values /= divisor
-        scratch = np.empty(values.shape, np.uint32)
-        if half:
+        scratch = np.empty(values.shape, np.uint32) if half else None
+        if scratch is not None:
             _round_to_float16(values, scratch)
         values += largest
-        if half:
+        if scratch is not None:
             _round_to_float16(values, scratch)
     np.rint(values, out=values)
     if not (divisor.min(initial=1) > 0 and divisor.max(initial=1) < np.inf):
@@ -91,19 +115,32 @@ def quantize(source: NDArray[Any], quantization: Quantization) -> tuple[NDArray[
     if padding:
         per_row = q.reshape(size, rows, -1)
         per_row[size - padding :, :, -1] = 0
-    pairs = q[0::2] | q[1::2] << np.uint8(4)
-    words = np.ascontiguousarray(pairs.T).view("<u4")
-    return words.reshape(rows, -1), scale.reshape(rows, -1)
+    words = _packed(q, quantization).reshape(rows, -1)
+    scale = scale.reshape(rows, -1)
+    return (words, scale) if layout == "NK" else (words.T, scale.T)
 
 
-def _grouped(source: NDArray[Any], size: int, half: bool) -> NDArray[np.float32]:
+def _packed(q: NDArray[np.uint8], quantization: Quantization) -> NDArray[np.uint32]:
+    """Integers [group_size, groups] as words [groups, words of a group]."""
+    assert quantization.bits is not None
+    pairs = q[0::2] | q[1::2] << np.uint8(quantization.bits)
+    if quantization.bits == 4:  # two fill a byte
+        return np.ascontiguousarray(pairs.T).view("<u4")
+    each = quantization.elements_per_word // 2
+    words = pairs[0::each].astype("<u4")
+    for i in range(1, each):
+        words |= pairs[i::each].astype("<u4") << np.uint32(2 * quantization.bits * i)
+    return np.ascontiguousarray(words.T)
+
+
+def _grouped(source: NDArray[Any], size: int, dtype: ModelDtype) -> NDArray[np.float32]:
     """The values of `source` in the model dtype, as float32 [size, groups]."""
     if source.dtype == FLOAT32:
-        if not half:
+        if dtype == "float32":
             return np.array(source.reshape(-1, size).T, order="C")  # a copy also where none is needed
-        source = _cast(source, FLOAT16)
+        source = stored(source, dtype)
     codes = source.view("<u2").reshape(-1, size).T
-    return np.asarray(np.take(_values_table(source.dtype, half), codes, mode="wrap"))
+    return np.asarray(np.take(_values_table(source.dtype, dtype), codes, mode="wrap"))
 
 
 def _round_to_float16(values: NDArray[np.float32], scratch: NDArray[np.uint32]) -> None:
@@ -142,6 +179,14 @@ def _float32_to_bfloat16(source: NDArray[np.float32]) -> NDArray[Any]:
     return np.asarray(((bits + rounding) >> 16).astype("<u2").view(BFLOAT16))
 
 
+def _nearest_bfloat16(source: NDArray[Any]) -> NDArray[Any]:
+    """Round half to even; what rounds beyond the largest bfloat16 becomes infinite."""
+    if source.dtype != FLOAT32:  # no float16 is beyond
+        return _cast(source, BFLOAT16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(source.astype(BFLOAT16))
+
+
 @cache
 def _codes_table(source: np.dtype[Any], dtype: np.dtype[Any]) -> NDArray[np.uint16]:
     """The code in `dtype` of every code of a 16 bit `source`: one gather is quicker than any cast."""
@@ -150,7 +195,7 @@ def _codes_table(source: np.dtype[Any], dtype: np.dtype[Any]) -> NDArray[np.uint
 
 
 @cache
-def _values_table(source: np.dtype[Any], half: bool) -> NDArray[np.float32]:
-    """The float32 value of every code of a 16 bit `source`, first rounded to float16 if `half`."""
+def _values_table(source: np.dtype[Any], dtype: ModelDtype) -> NDArray[np.float32]:
+    """The float32 value of every code of a 16 bit `source`, first rounded to the model dtype."""
     every = np.arange(2**16, dtype="<u2").view(source).astype(FLOAT32)
-    return _cast(every, FLOAT16).astype(FLOAT32) if half else every
+    return every if dtype == "float32" else stored(every, dtype).astype(FLOAT32)

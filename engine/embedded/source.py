@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.embedded import narrate
+from engine.catalog import Quantization
+from engine.embedded import awq, narrate
 from engine.embedded.families.base import JSON
 from engine.embedded.families.registry import family_of
 from engine.embedded.spec import DecoderSpec, Parameter
@@ -33,15 +34,16 @@ def open_checkpoint(
     source: Path | None = None,
     model_type: str = "auto",
     *,
+    quantization: Quantization,
     source_format: SourceFormat = "auto",
     lora_adapter: Path | None = None,
 ) -> Checkpoint:
     """The checkpoint that `config` (folder or config.json) describes, with weights in `source`.
 
     The PEFT adapter in the folder `lora_adapter` is merged into them.
-    Raises UsageError for a config that describes no supported model, for tensors that are missing, of
-    another shape or of an unsupported dtype, and for an adapter that does not fit. Narrates tensors
-    that nothing uses.
+    Raises UsageError for a config that describes no supported model or one that cannot become
+    `quantization`, for tensors that are missing, of another shape or of an unsupported dtype, and for
+    an adapter that does not fit. Narrates tensors that nothing uses.
     """
     with disk_errors_told(config):
         config_path = config if config.is_file() else config / "config.json"
@@ -51,7 +53,12 @@ def open_checkpoint(
                 f"There is no {missing}.",
                 remedy="Name the folder of a Hugging Face model: config.json and its weights.",
             )
-    spec, parameters = decoder_of(normalise(read_json_object(config_path)), model_type)
+    hf_config = normalise(read_json_object(config_path))
+    awq.check_pair(awq.method(hf_config), quantization)
+    spec, parameters = decoder_of(hf_config, model_type)
+    awq.check(hf_config, spec.model_type)
+    if quantization.from_awq:
+        parameters = awq.packed(parameters)
     tensors = open_tensors(source or config_path.parent, source_format)
     if unused := check_tensors(parameters, tensors, spec):
         shown = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
@@ -162,13 +169,21 @@ def check_tensors(
     for parameter in parameters:
         infos = [tensors.info(name) for name in parameter.sources]
         for info in infos:
-            _ = info.numpy_dtype  # raises for a dtype that cannot be read
-        rows = sum(info.shape[0] if info.shape else 0 for info in infos)
-        if any(i.shape[1:] != parameter.shape[1:] for i in infos) or rows != parameter.shape[0]:
+            info.check_dtype(integers=parameter.kind == "integers")
+        if _joined_shape([info.shape for info in infos], parameter.axis) != parameter.shape:
             raise _wrong_shape(parameter, tensors)
     # The head of a tied model has the values of its embedding, saved twice.
     used |= {_HEAD} if spec.tie_word_embeddings else set()
     return tuple(name for name in tensors.names if name not in used and not name.endswith(_IGNORED_SUFFIX))
+
+
+def _joined_shape(shapes: list[tuple[int, ...]], axis: int) -> tuple[int, ...] | None:
+    """The shape of tensors of `shapes` joined along `axis`, None where they cannot be."""
+    around = {(shape[:axis], shape[axis + 1 :]) for shape in shapes if len(shape) > axis}
+    if len(around) != 1 or any(len(shape) <= axis for shape in shapes):
+        return None
+    (before, behind) = around.pop()
+    return (*before, sum(shape[axis] for shape in shapes), *behind)
 
 
 def with_adapter(
@@ -179,6 +194,8 @@ def with_adapter(
     Raises UsageError for an adapter that does not fit, also for one of the embedding alone where the
     head shares it: merging would change both.
     """
+    if any(parameter.kind == "integers" for parameter in parameters):
+        raise awq.no_adapter()
     adapter = open_adapter(folder)
     merged = adapter.merged_into(tensors)
     embedding = {name for p in parameters if p.kind == "embedding" for name in p.sources}

@@ -9,7 +9,8 @@ from typing import Literal
 
 Activation = Literal["silu", "gelu_tanh", "gelu"]
 """`gelu` is the exact one, with erf; `gelu_tanh` is also what transformers calls gelu_new."""
-ParameterKind = Literal["embedding", "positions", "linear", "head", "norm", "bias"]
+ParameterKind = Literal["embedding", "positions", "linear", "head", "norm", "bias", "integers", "scales"]
+"""`integers` and `scales` are parts of a linear weight that an AWQ checkpoint has quantized."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class Parameter:
     `attention_out_norm`, `mlp_out_norm`, `qkv`, `q`, `k`, `v`, `q_norm`, `k_norm`, `attention_out`,
     `gate_up`, `up` or `down`; the bias that belongs to one of these has `.bias` at its end.
 
-    `sources` are joined along axis 0 in their own dtype, then `plus_one` is added in that dtype,
+    `sources` are joined along `axis` in their own dtype, then `plus_one` is added in that dtype,
     then the result is cast. Linear weights are [out_features, in_features]; the sources of a
     `transpose` parameter are stored the other way round. Norms and biases are [features].
     """
@@ -116,3 +117,4 @@ class Parameter:
     role: str
     plus_one: bool = False
     transpose: bool = False
+    axis: int = 0

@@ -1,13 +1,14 @@
 """How a parameter is stored under a quantization: the names, shapes and dtypes of an export.
 
-Group quantization along in_features, rows kept (layout NK), as mlc_llm's `GroupQuantize` stores it.
+Group quantization along in_features, in the layout that mlc_llm's `GroupQuantize` stores.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
-from engine.catalog import Quantization
+from engine.catalog import Layout, Quantization
+from engine.embedded import awq
 from engine.embedded.spec import Parameter
 
 
@@ -24,26 +25,53 @@ class StoredTensor:
 
 
 def is_quantized(parameter: Parameter, quantization: Quantization) -> bool:
-    """Whether `parameter` is stored as integers and scales; norms never are."""
-    if quantization.bits is None or parameter.kind in ("norm", "bias"):
+    """Whether `parameter` is stored as integers and scales; only matrices ever are."""
+    if quantization.bits is None:
         return False
-    return parameter.kind == "linear" or quantization.quantize_embedding
+    return {
+        "linear": True,
+        "embedding": quantization.quantize_embedding,
+        "positions": quantization.quantize_embedding,
+        "head": quantization.quantize_final_fc,
+    }.get(parameter.kind, False)
+
+
+def layout(parameter: Parameter, quantization: Quantization) -> Layout | None:
+    """The layout of a quantized `parameter`, None for one that is not.
+
+    The rows of embeddings are looked up, so they stay rows.
+    """
+    if not is_quantized(parameter, quantization):
+        return None
+    return quantization.layout if parameter.kind in ("linear", "head") else "NK"
 
 
 def stored_tensors(parameter: Parameter, quantization: Quantization) -> tuple[StoredTensor, ...]:
-    """The one or two tensors that `parameter` becomes.
+    """The tensors that `parameter` becomes: one, or words and scales, or for AWQ also zero points.
 
-    A matrix [N, K] becomes q_weight uint32 [N, groups * words per group] and q_scale [N, groups].
+    A matrix [N, K] becomes q_weight uint32 [N, groups * words per group] and q_scale [N, groups], or
+    the transposes of both where the layout is KN. See `engine.embedded.awq` for its three.
     """
     if not is_quantized(parameter, quantization):
-        return (StoredTensor(name=parameter.name, shape=parameter.shape, dtype=quantization.model_dtype),)
+        dtype = "uint32" if parameter.kind == "integers" else quantization.model_dtype
+        return (StoredTensor(name=parameter.name, shape=parameter.shape, dtype=dtype),)
     rows, columns = parameter.shape
+    if quantization.from_awq:
+        return tuple(
+            StoredTensor(name=parameter.name.removesuffix("weight") + name, shape=shape, dtype=dtype)
+            for (name, shape), dtype in zip(
+                awq.packed_shapes(rows, columns).items(), ("uint32", "uint32", "float16"), strict=True
+            )
+        )
     groups = ceil(columns / quantization.group_size)
     words = groups * (quantization.group_size // quantization.elements_per_word)
     base = parameter.name.removesuffix(".weight")
+    shapes: tuple[tuple[int, int], ...] = ((rows, words), (rows, groups))
+    if layout(parameter, quantization) == "KN":
+        shapes = ((words, rows), (groups, rows))
     return (
-        StoredTensor(name=f"{base}.q_weight", shape=(rows, words), dtype="uint32"),
-        StoredTensor(name=f"{base}.q_scale", shape=(rows, groups), dtype=quantization.model_dtype),
+        StoredTensor(name=f"{base}.q_weight", shape=shapes[0], dtype="uint32"),
+        StoredTensor(name=f"{base}.q_scale", shape=shapes[1], dtype=quantization.model_dtype),
     )
 
 

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from engine.embedded import awq
 from engine.embedded.source import check_tensors, decoder_of, storage_order, with_adapter
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError, WizardError
@@ -26,7 +27,8 @@ class ModelFacts:
 
     `tensors` is what the headers say, `parameters` what the export will store and in which order,
     `dtype` the one that most bytes have ("BF16"). `spec` is None, with `unsupported` saying why,
-    where the embedded compiler cannot follow config.json.
+    where the embedded compiler cannot follow config.json. `quant_method` is that of a model that is
+    quantized already; for an AWQ checkpoint `packed` is what q4f16_autoawq stores of it, in order.
     """
 
     folder: Path
@@ -44,6 +46,8 @@ class ModelFacts:
     tokenizer_bytes: int
     has_chat_template: bool
     unsupported: UsageError | None = field(default=None, compare=False)
+    quant_method: str = ""
+    packed: tuple[Parameter, ...] = ()
 
     @property
     def source_bytes(self) -> int:
@@ -82,13 +86,17 @@ def read(folder: Path, model_type: str = "auto", *, lora_adapter: Path | None = 
     `ModelFacts.decoder`.
     """
     config = normalise(_config(folder))
+    method = awq.method(config)
+    packed: tuple[Parameter, ...] = ()
     source = open_tensors(folder)
-    spec, parameters, unsupported = _decoder(config, model_type, folder)
+    spec, parameters, unsupported = _decoder(config, model_type)
     if spec is not None:
-        check_tensors(parameters, source, spec)
+        packed = awq.packed(parameters) if method == "awq" else ()
+        check_tensors(packed or parameters, source, spec)
         if lora_adapter is not None:
-            source = with_adapter(parameters, source, spec, lora_adapter)
-        parameters = storage_order(parameters, source)
+            source = with_adapter(packed or parameters, source, spec, lora_adapter)
+        packed = storage_order(packed, source)
+        parameters = parameters if packed else storage_order(parameters, source)
     tokenizer = tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
     if not tokenizer:
         raise _no_tokenizer(folder)
@@ -102,7 +110,7 @@ def read(folder: Path, model_type: str = "auto", *, lora_adapter: Path | None = 
         spec=spec,
         parameters=parameters,
         tensors={name: source.info(name) for name in source.names},
-        dtype=_main_dtype(source),
+        dtype="AWQ" if method == "awq" else _main_dtype(source),
         max_context=_positive(text.get("max_position_embeddings")),
         window=_window(spec, text),
         eos_token_ids=_ids(generation.get("eos_token_id"), config.get("eos_token_id")),
@@ -111,6 +119,8 @@ def read(folder: Path, model_type: str = "auto", *, lora_adapter: Path | None = 
         tokenizer_bytes=sum((folder / name).stat().st_size for name in tokenizer),
         has_chat_template=_has_chat_template(folder),
         unsupported=unsupported,
+        quant_method=method,
+        packed=packed,
     )
 
 
@@ -134,21 +144,13 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _decoder(
-    config: Mapping[str, Any], model_type: str, folder: Path
+    config: Mapping[str, Any], model_type: str
 ) -> tuple[DecoderSpec | None, tuple[Parameter, ...], UsageError | None]:
     """Spec, parameters and no error; or nothing, and why the embedded compiler refuses."""
-    if method := _mapping(config.get("quantization_config")).get("quant_method"):
-        return (
-            None,
-            (),
-            UsageError(
-                f"{folder} is quantized already ({method}).",
-                why="Its tensors are stored in another form, and quantizing twice loses too much.",
-                remedy="Start from the model's original checkpoint in BF16, F16 or F32.",
-            ),
-        )
     try:
-        return *decoder_of(config, model_type), None
+        spec, parameters = decoder_of(config, model_type)
+        awq.check(config, spec.model_type)
+        return spec, parameters, None
     except UsageError as error:
         return None, (), error
 

@@ -28,7 +28,8 @@ def _readable() -> "dict[str, np.dtype[Any]]":
     import ml_dtypes
     import numpy as np
 
-    return {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+    floats = {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+    return {**floats, "I32": np.dtype("<i4")}  # words of packed integers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +55,21 @@ class TensorInfo:
 
     @property
     def numpy_dtype(self) -> "np.dtype[Any]":
-        """bfloat16, float16 or float32; UsageError for any other dtype."""
+        """bfloat16, float16, float32 or int32; UsageError for any other dtype."""
         if dtype := _readable().get(self.dtype):
             return dtype
-        raise UsageError(
+        raise self.unreadable()
+
+    def check_dtype(self, *, integers: bool) -> None:
+        """Raise UsageError unless the dtype is int32 for `integers`, a readable float otherwise."""
+        if (self.dtype == "I32") != integers or self.dtype not in _readable():
+            raise self.unreadable()
+
+    def unreadable(self) -> UsageError:
+        """What to tell of a weight in this dtype."""
+        return UsageError(
             f"Tensor {self.name} in {self.file.name} has dtype {self.dtype}.",
-            why=f"Weights are read as {', '.join(_readable())}; other dtypes are those of checkpoints that "
+            why="Weights are read as BF16, F16 and F32; other dtypes are those of checkpoints that "
             "are quantized already.",
             remedy="Start from the model's original checkpoint in BF16, F16 or F32.",
         )

@@ -6,12 +6,14 @@ from math import ceil
 import tvm
 from tvm.script import tirx as T
 
-from engine.catalog import Quantization
+from engine.catalog import Layout, Quantization
 from engine.embedded.kernels.linear.weights import with_weights
 
 
 @cache
-def matmul_cpu(rows: int, columns: int, quantization: Quantization, quantized: bool) -> tvm.tirx.PrimFunc:
+def matmul_cpu(
+    rows: int, columns: int, quantization: Quantization, layout: Layout | None
+) -> tvm.tirx.PrimFunc:
     """Any number of tokens: each row is widened once and used for all of them, 16 lanes wide."""
     LANES, CHUNK = 16, 16
     steps = ceil(columns / LANES)
@@ -42,4 +44,4 @@ def matmul_cpu(rows: int, columns: int, quantization: Quantization, quantized: b
                                 )
                             y[i, chunk * CHUNK + r] = total[0]
 
-    return with_weights(rows, columns, quantization, quantized, body)
+    return with_weights(rows, columns, quantization, layout, body)

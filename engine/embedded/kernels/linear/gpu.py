@@ -6,12 +6,12 @@ from math import ceil
 import tvm
 from tvm.script import tirx as T
 
-from engine.catalog import Quantization
+from engine.catalog import Layout, Quantization
 from engine.embedded.kernels.linear.weights import with_weights
 
 
 @cache
-def gemv_gpu(rows: int, columns: int, quantization: Quantization, quantized: bool) -> tvm.tirx.PrimFunc:
+def gemv_gpu(rows: int, columns: int, quantization: Quantization, layout: Layout | None) -> tvm.tirx.PrimFunc:
     """One token (or a few): 8 rows of 32 lanes a workgroup, each lane 8 neighbouring columns a step."""
     R, LANES, STEP = 8, 32, 8
 
@@ -40,11 +40,11 @@ def gemv_gpu(rows: int, columns: int, quantization: Quantization, quantized: boo
                             if tx == 0 and bx * R + ty < rows:
                                 y[by, bx * R + ty] = partial[ty, 0]
 
-    return with_weights(rows, columns, quantization, quantized, body)
+    return with_weights(rows, columns, quantization, layout, body)
 
 
 @cache
-def gemm_gpu(rows: int, columns: int, quantization: Quantization, quantized: bool) -> tvm.tirx.PrimFunc:
+def gemm_gpu(rows: int, columns: int, quantization: Quantization, layout: Layout | None) -> tvm.tirx.PrimFunc:
     """Many tokens: tiles of 32 tokens by 64 rows in 256 threads, each thread 2 by 4 results."""
     BM, BN, BK = 32, 64, 16
 
@@ -86,4 +86,4 @@ def gemm_gpu(rows: int, columns: int, quantization: Quantization, quantized: boo
                                     if by * BM + i * 16 + ty < n and bx * BN + j * 16 + tx < rows:
                                         y[by * BM + i * 16 + ty, bx * BN + j * 16 + tx] = acc[i, j]
 
-    return with_weights(rows, columns, quantization, quantized, body)
+    return with_weights(rows, columns, quantization, layout, body)
