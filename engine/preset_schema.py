@@ -8,10 +8,11 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any, get_args
 
-from engine.catalog import QUANTIZATIONS, TARGETS
+from engine.catalog import ALIASES, QUANTIZATIONS, TARGETS
 from engine.errors import UsageError
 from engine.model import source
 from engine.plan import BackendName, ExportPlan
@@ -26,7 +27,10 @@ _PAIRS = r"\w+=-?\w+(;\w+=-?\w+)*;?"
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """One key of a preset. `allowed` says in words what `accepts` accepts."""
+    """One key of a preset. `allowed` says in words what `accepts` accepts.
+
+    `aliases` are values that are understood, and what they are read as.
+    """
 
     section: str
     name: str
@@ -35,6 +39,7 @@ class Key:
     allowed: str
     accepts: Callable[[Any], bool] = lambda _: True
     choices: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = dataclass_field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -54,7 +59,14 @@ def _text(section: str, name: str, allowed: str, *, pattern: str = r"(?s).*", fi
     )
 
 
-def _choice(section: str, name: str, choices: Iterable[str], *, field: str = "") -> Key:
+def _choice(
+    section: str,
+    name: str,
+    choices: Iterable[str],
+    *,
+    field: str = "",
+    aliases: Mapping[str, str] | None = None,
+) -> Key:
     options = tuple(choices)
     return Key(
         section=section,
@@ -64,6 +76,7 @@ def _choice(section: str, name: str, choices: Iterable[str], *, field: str = "")
         allowed=", ".join(options),
         accepts=options.__contains__,
         choices=options,
+        aliases=aliases or {},
     )
 
 
@@ -90,7 +103,7 @@ KEYS: tuple[Key, ...] = (
     ),
     _text("model", "model_type", '"auto" or the name of a model type', pattern=r"[\w.\-]+"),
     _text("model", "conv_template", '"auto", "none" or the name of a template', pattern=r"[\w.\-]+"),
-    _choice("quantization", "mode", QUANTIZATIONS, field="quantization"),
+    _choice("quantization", "mode", QUANTIZATIONS, field="quantization", aliases=ALIASES),
     _count("context", "context_window_size", 1, "tokens", off=True),
     _count("context", "prefill_chunk_size", 1, "tokens"),
     _count("context", "sliding_window_size", 1, "tokens", off=True),
@@ -229,11 +242,13 @@ def override(text: str) -> Settings:
 
 
 def _checked(key: Key, value: Any, place: str) -> Any:
-    """`value` if `key` may have it; bool is not int here, as in TOML."""
+    """`value` if `key` may have it, in place of an alias what it stands for; bool is no int, as in TOML."""
     names = {bool: "true or false", int: "a whole number", str: "text"}
     what = f"{place}: {key.path} = {_shown(value)}"
     if type(value) is not key.type:
         raise UsageError(f"{what} is not {names[key.type]}.", why=f"Allowed: {key.allowed}.")
+    if isinstance(value, str):
+        value = key.aliases.get(value, value)
     if not key.accepts(value):
         near = _did_you_mean(value, key.choices) if isinstance(value, str) else ""
         raise UsageError(f"{what} is not allowed.", why=f"Allowed: {key.allowed}.", remedy=near)

@@ -106,6 +106,13 @@ backend = "mlc_llm"
     )
 
 
+def test_a_name_that_documents_use_is_read_as_the_real_one(tmp_path: Path) -> None:
+    text = write(tmp_path, 'version = 1\n[model]\nsource = "org/name"\n[quantization]\nmode = "q4f16_awq"\n')
+    assert preset.load(text).quantization == "q4f16_autoawq"
+    plan = preset.load(text, ["quantization.mode=q4f16_awq"])
+    assert plan.quantization == "q4f16_autoawq"
+
+
 def test_every_field_of_the_plan_has_exactly_one_key() -> None:
     names = [key.field for key in preset_schema.KEYS]
     assert sorted(names) == sorted(ExportPlan.__dataclass_fields__)

@@ -116,6 +116,8 @@ class Draft:
 
         if self._plan.source == BUILTIN_DEMO:
             return "q4f32_1"  # what the demo model was trained for
+        if self.facts is not None and self.facts.quant_method == "awq":
+            return "q4f16_autoawq"  # an AWQ checkpoint can become nothing else
         if self.facts is None or self.facts.parameter_count < SMALL_MODEL:
             return "q0f16"
         return "q4f16_1"

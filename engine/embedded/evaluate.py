@@ -25,6 +25,7 @@ from engine.errors import StageError
 
 F32 = npt.NDArray[np.float32]
 _ROWS_AT_ONCE = 8192
+_AWQ_PARTS = ("qweight", "qzeros", "scales")
 _CONVERT_AGAIN = "Convert the weights again."
 
 
@@ -121,6 +122,31 @@ class _Grouped:
         return centred
 
 
+class _Awq:
+    """Rows of an AWQ matrix: (integer - zero) * scale, all three stored transposed, [in_features, ...].
+
+    A word holds 8 neighbours along out_features, in the order 0 2 4 6 1 3 5 7, the first lowest.
+    """
+
+    _SHIFTS = np.array([0, 4, 1, 5, 2, 6, 3, 7], np.uint32) * np.uint32(4)
+
+    def __init__(self, words: _Stored, zeros: _Stored, scales: _Stored) -> None:
+        self._parts = words, zeros, scales
+        self.shape: tuple[int, ...] = (scales.shape[1], words.shape[0])
+
+    def __getitem__(self, rows: Any, /) -> F32:
+        words, zeros, scales = (part.read(slice(None)) for part in self._parts)
+        group = words.shape[0] // scales.shape[0]
+        integers, spread = self._unpacked(words)[:, rows], self._unpacked(zeros)[:, rows]
+        centred = integers - np.repeat(spread, group, axis=0)
+        spread_scales = np.repeat(scales[:, rows].astype(np.float32), group, axis=0)
+        return np.asarray((centred * spread_scales).T)
+
+    def _unpacked(self, words: npt.NDArray[Any]) -> F32:
+        integers = (words[..., None] >> self._SHIFTS) & np.uint32(15)
+        return np.asarray(integers.reshape(words.shape[0], -1).astype(np.float32))
+
+
 def stored_weights(folder: Path, parameters: Sequence[Parameter], quantization: Quantization) -> Weights:
     """The weights of an export, read from its shards row by row as they are asked for.
 
@@ -145,6 +171,8 @@ def stored_weights(folder: Path, parameters: Sequence[Parameter], quantization: 
             # Embeddings, whose rows are looked up, are never transposed.
             transposed = quantization.layout == "KN" and parameter.kind in ("linear", "head")
             weight = _Grouped(words, scale, parameter.shape[1], quantization, transposed=transposed)
+        elif quantization.from_awq and all(f"{base}.{part}" in found for part in _AWQ_PARTS):
+            weight = _Awq(*(found[f"{base}.{part}"] for part in _AWQ_PARTS))
         else:
             raise StageError(
                 f"{folder / 'tensor-cache.json'} has no parameter {parameter.name}.", remedy=_CONVERT_AGAIN
