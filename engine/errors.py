@@ -5,6 +5,7 @@ WizardError                what happened, why, what to do, and the exit code of 
 ├── ToolchainError         3: something this machine lacks
 ├── NotAuthorizedError     4: the Hub refuses this user
 ├── StageError             1: a stage failed
+│   └── HubUnreachable     1: the Hub gives no answer now
 └── Cancelled            130: the user stopped the run
 """
 
@@ -61,6 +62,10 @@ class StageError(WizardError):
     """A stage ran and failed."""
 
     exit_code = 1
+
+
+class HubUnreachable(StageError):
+    """The Hub cannot be asked now: no network, no answer in time, or forbidden by the user."""
 
 
 class Cancelled(WizardError):

@@ -38,7 +38,8 @@ class Estimate:
     """Sizes in bytes. `temporary_bytes`, and so `vram_bytes`, are lower bounds.
 
     `weight_bytes` is in memory; `disk_bytes` on disk, where float32 is stored as bfloat16, and so
-    what a browser downloads. `largest_buffer_name` is a stored tensor, or says what it is.
+    what a browser downloads; `fetch_bytes` is what comes from the Hub before the export.
+    `largest_buffer_name` is a stored tensor, or says what it is.
     """
 
     parameter_count: int
@@ -51,6 +52,7 @@ class Estimate:
     largest_buffer_name: str
     convert_ram_bytes: int
     disk_needed_bytes: int
+    fetch_bytes: int = 0
 
     @property
     def vram_bytes(self) -> int:
@@ -101,6 +103,7 @@ def estimate(model: DecoderSpec | ModelFacts, plan: ExportPlan) -> Estimate:
         largest_buffer_name=name,
         convert_ram_bytes=int(_CONVERT_FACTOR * largest_source) + _CONVERT_BASE,
         disk_needed_bytes=on_disk + tokenizer + _OTHER_FILES_BYTES,
+        fetch_bytes=model.download_bytes if isinstance(model, ModelFacts) else 0,
     )
 
 

@@ -7,24 +7,43 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Memory and free disk at one moment. `disk_free` is of the disk that holds the output."""
+    """Memory and free disk at one moment.
+
+    `disk_free` is of the disk that holds the output, `cache_free` of the one with the Hub client's cache,
+    None where both are the same.
+    """
 
     ram_total: int
     ram_available: int
     disk_free: int
+    cache_free: int | None = None
 
 
 def inspect(output: Path) -> Machine:
     """The state of the machine now, for an export to `output`, which need not exist yet."""
     import psutil  # a front end asks once its first screen is there
 
+    from engine.model.nearby import hub_cache
+
     memory = psutil.virtual_memory()
-    return Machine(ram_total=memory.total, ram_available=memory.available, disk_free=disk_free(output))
+    cache = hub_cache()
+    elsewhere = _place(cache).stat().st_dev != _place(output).stat().st_dev
+    return Machine(
+        ram_total=memory.total,
+        ram_available=memory.available,
+        disk_free=disk_free(output),
+        cache_free=disk_free(cache) if elsewhere else None,
+    )
 
 
 def disk_free(path: Path) -> int:
     """Free bytes of the disk where `path` is or would be made."""
+    return shutil.disk_usage(_place(path)).free
+
+
+def _place(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
     place = path.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
-    return shutil.disk_usage(place).free
+    return place

@@ -36,6 +36,7 @@ def wizard_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     (tmp_path / "presets").mkdir()
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # no test asks the real Hub
     monkeypatch.chdir(work)
     monkeypatch.setattr(preset, "user_folder", lambda: Path("..") / "presets")
     same = machine.Machine(ram_total=16 * 10**9, ram_available=8 * 10**9, disk_free=84 * 10**9)

@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub on loopback, for the real client: models, revisions, gates, broken connections."""
+"""A small Hugging Face Hub on loopback, for the real client: models, gates, ranges, broken connections."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,8 @@ class Hub:
 
     `drop_after`: bodies of these files break off after so many bytes, once for each entry.
     `stall`: bodies of these files stop after their first half until `resume` is set.
-    `down`: every answer is 503.
+    `down`: every answer is 503. `silent`: no answer comes until `resume` is set.
+    `redirect`: weights lie elsewhere, as on the Hub. `whole`: ranges are not served.
     """
 
     endpoint: str = ""
@@ -48,6 +49,10 @@ class Hub:
     resume: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
     down: bool = False
+    silent: bool = False
+    redirect: bool = False
+    whole: bool = False
+    sent: int = 0
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
     def gets(self) -> Counter[str]:
@@ -80,17 +85,26 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             hub.requests.append((self.command, path, {k.lower(): v for k, v in self.headers.items()}))
             if hub.down:
                 return self.refuse(503, "", "down")
+            if hub.silent:
+                hub.stalled.set()
+                hub.resume.wait(60)
+            if path == "/api/models":
+                return self.send_json(self.search())
             if m := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?(/tree/([^/]+))?", path):
                 repository = self.find(m[1], m[2] or m[4] or "main", metadata=True)
                 if repository:
                     self.send_json(self.tree(repository) if m[3] else self.info(m[1], repository))
                 return None
+            if m := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
+                return self.send_file(hub.repositories[m[1]], m[2])
             if m := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 repository = self.find(m[1], m[2], metadata=False)
                 if repository is None:
                     return None
                 if m[3] not in repository.files:
                     return self.refuse(404, "EntryNotFound", "Entry not found")
+                if hub.redirect and m[3].endswith(".safetensors"):
+                    return self.send_elsewhere(repository, m[1], m[3])
                 return self.send_file(repository, m[3])
             return self.refuse(404, "", "no such route")
 
@@ -139,6 +153,15 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 "likes": 0,
             }
 
+        def search(self) -> list[dict[str, Any]]:
+            asked = parse_qs(urlsplit(self.path).query)
+            search, author = asked.get("search", [""])[0], asked.get("author", [""])[0]
+            return [
+                self.info(name, repository)
+                for name, repository in hub.repositories.items()
+                if not repository.private and search in name and name.startswith(author)
+            ]
+
         def tree(self, repository: Repository) -> list[dict[str, Any]]:
             return [
                 {
@@ -157,23 +180,41 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+            hub.sent += len(body)
+
+        def send_elsewhere(self, repository: Repository, repo_id: str, name: str) -> None:
+            data = repository.files[name]
+            self.send_response(302)
+            self.send_header("Location", f"{hub.endpoint}/cdn/{repo_id}/{name}")
+            self.send_header("X-Repo-Commit", repository.commit)
+            self.send_header("X-Linked-Size", str(len(data)))
+            self.send_header("X-Linked-ETag", f'"{_etag(data)}"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def send_file(self, repository: Repository, name: str) -> None:
             data = repository.files[name]
-            start = 0
-            if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-                start = int(wanted[1])
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            start, end = 0, len(data)
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            if wanted and not hub.whole:
+                start, end = int(wanted[1]), min(int(wanted[2] or len(data)) + 1, len(data))
+                if start >= len(data):
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(data)}")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+            self.send_response(206 if wanted and not hub.whole else 200)
+            if wanted and not hub.whole:
+                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
             self.send_header("X-Repo-Commit", repository.commit)
             self.send_header("ETag", f'"{_etag(data)}"')
             self.send_header("Accept-Ranges", "bytes")
-            self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("Content-Length", str(end - start))
             self.end_headers()
             if self.command == "HEAD":
                 return
-            body = data[start:]
+            body = data[start:end]
             if cuts := hub.drop_after.get(name):
                 self.wfile.write(body[: cuts.pop(0)])
                 self.wfile.flush()
@@ -188,6 +229,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 body = body[len(body) // 2 :]
             try:
                 self.wfile.write(body)
+                hub.sent += end - start
             except ConnectionError:
                 self.close_connection = True
 

@@ -16,6 +16,7 @@ STEP_AND_TITLE: dict[str, tuple[str, str]] = {
     "batch": ("context", "Room for several conversations"),
     "tensor-parallel": ("target", "Several devices"),
     "no-chat-template": ("model", "No chat template"),
+    "cache": ("review", "Not enough room for the model"),
     "disk": ("review", "Not enough room on the disk"),
     "ram": ("review", "Little memory"),
 }

@@ -1,9 +1,10 @@
 """The application: one draft, the way through the steps, and what is at hand everywhere."""
 
 import importlib
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.app import App, SystemCommand
@@ -11,11 +12,14 @@ from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.screen import Screen
 
-from engine.errors import WizardError
+from engine.errors import HubUnreachable, WizardError
 from tui import steps, symbols
 from tui.draft import Draft
 from tui.messages import FactsFailed, FactsRead
 from tui.theme import WIZARD
+
+if TYPE_CHECKING:
+    from engine.model.facts import ModelFacts
 
 _SCREENS = {
     "start": "tui.screens.start:StartScreen",
@@ -55,6 +59,7 @@ class WizardApp(App[int], inherit_bindings=False):
         self.stylesheet.set_variables(self.get_css_variables())
         self._first = first
         self.draft = draft or Draft()
+        self._drop = threading.Event()
         self._ascii = symbols.AsciiFilter(enabled=symbols.needs_ascii())
 
     def get_line_filters(self) -> Sequence[LineFilter]:
@@ -77,6 +82,8 @@ class WizardApp(App[int], inherit_bindings=False):
 
     def go(self, name: str) -> None:
         """Show the step `name`, or "start"."""
+        if self.draft.asking:
+            self.stop_reading()  # what was shown when somebody went on is what is exported
         self.switch_screen(self._make(name))
 
     def _make(self, name: str) -> Screen[None]:
@@ -99,40 +106,74 @@ class WizardApp(App[int], inherit_bindings=False):
 
     def read_facts(self) -> None:
         """Read the facts of the draft's model, off this thread; what was being read before is dropped."""
-        plan = self.draft.plan()
+        self.stop_reading()
+        asked = self.draft.asked
         self.draft.reading = True
-        self._read_facts(plan.source, plan.model_type, plan.revision)
+        self._read_facts(asked.source, asked.model_type, asked.revision, self._drop)
         self.show_draft()
 
+    def stop_reading(self) -> None:
+        """Drop what is being read; a child that asks the Hub ends."""
+        self._drop.set()
+        self._drop = threading.Event()
+        self.draft.reading = self.draft.asking = False
+
+    def on_unmount(self) -> None:
+        """Leave no child behind."""
+        self._drop.set()
+
     @work(thread=True, exclusive=True, exit_on_error=False, group="facts")
-    def _read_facts(self, source: str, model_type: str, revision: str) -> None:
+    def _read_facts(self, source: str, model_type: str, revision: str, drop: threading.Event) -> None:
         from engine.model import facts as model_facts
-        from engine.model import nearby
+        from engine.model import remote
         from engine.model import source as model_source
 
+        def tell(facts: "ModelFacts", *, more: bool = False, usable: bool = True) -> None:
+            if not drop.is_set():
+                self.post_message(FactsRead(source, model_type, revision, facts, more, usable))
+
+        known: ModelFacts | None = None
         try:
-            folder = model_source.local_folder(source) or nearby.cached_snapshot(source, revision)
-            facts = model_facts.read(folder, model_type) if folder is not None else None
+            if (folder := model_source.local_folder(source)) is not None:
+                tell(model_facts.read(folder, model_type))
+                return
+            if (known := remote.cached(source, revision, model_type)) is not None:
+                tell(known, more=known.commit != revision)
+                if known.commit == revision:
+                    return
+            found = known
+            for facts in remote.look(source, revision, model_type, drop):
+                found = facts
+                if known is None:
+                    tell(facts, more=True, usable=False)
+            if found is not None:
+                tell(found)
         except WizardError as error:
-            self.post_message(FactsFailed(source, model_type, revision, error))
-        else:
-            self.post_message(FactsRead(source, model_type, revision, facts))
+            if drop.is_set():
+                return
+            if known is not None and isinstance(error, HubUnreachable):
+                tell(known)
+            else:
+                self.post_message(FactsFailed(source, model_type, revision, error))
 
     def on_facts_read(self, message: FactsRead) -> None:
         """Keep the facts, unless the model changed meanwhile."""
         if self._is_current(message):
-            self.draft.facts, self.draft.facts_error, self.draft.reading = message.facts, None, False
+            self.draft.facts, self.draft.facts_error = message.facts, None
+            self.draft.reading = message.more and not message.usable
+            self.draft.asking = message.more and message.usable
             self.show_draft()
 
     def on_facts_failed(self, message: FactsFailed) -> None:
         """Keep the reason, unless the model changed meanwhile."""
         if self._is_current(message):
-            self.draft.facts, self.draft.facts_error, self.draft.reading = None, message.error, False
+            self.draft.facts, self.draft.facts_error = None, message.error
+            self.draft.reading = self.draft.asking = False
             self.show_draft()
 
     def _is_current(self, message: FactsRead | FactsFailed) -> bool:
-        plan = self.draft.plan()
-        return (plan.source, plan.model_type, plan.revision) == (
+        asked = self.draft.asked
+        return (asked.source, asked.model_type, asked.revision) == (
             message.source,
             message.model_type,
             message.revision,

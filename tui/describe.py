@@ -86,6 +86,11 @@ def offer(better: Mapping[str, Any]) -> str:
     return f"Use {', '.join(words)}"
 
 
+def short_commit(revision: str) -> str:
+    """A commit as short as people tell it; a branch or tag as it is."""
+    return revision[:12] if re.fullmatch(r"[0-9a-f]{40}", revision) else revision
+
+
 _RARE = (
     ("revision", "revision"),
     ("type", "model_type"),
@@ -105,7 +110,11 @@ def decisions(plan: ExportPlan) -> list[Row]:
     return [
         ("model", source_name(plan) or "not chosen"),
         *((("adapter", adapter_name(plan)),) if plan.lora_adapter else ()),
-        *((label, str(v)) for label, field in _RARE if (v := getattr(plan, field)) != getattr(usual, field)),
+        *(
+            (label, short_commit(v) if field == "revision" else str(v))
+            for label, field in _RARE
+            if (v := getattr(plan, field)) != getattr(usual, field)
+        ),
         ("quantize", plan.quantization),
         ("context", context_of(plan)),
         ("prefill", chunk_of(plan)),
@@ -127,7 +136,10 @@ def estimates(sizes: "Estimate") -> list[Row]:
 
 def against_machine(sizes: "Estimate", machine: "Machine") -> list[Row]:
     """What the export takes of this machine, and what there is."""
+    where = "on the same disk" if machine.cache_free is None else f"of {megabytes(machine.cache_free)} free"
+    fetch = f"{megabytes(sizes.fetch_bytes)} from the Hub into its client's cache, {where}"
     return [
+        *([("fetch", fetch)] if sizes.fetch_bytes else []),
         ("disk", f"{megabytes(sizes.disk_needed_bytes)} of {megabytes(machine.disk_free)} free"),
         (
             "memory",

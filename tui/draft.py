@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import UsageError, WizardError
+from engine.errors import HubUnreachable, UsageError, WizardError
 from engine.plan import BUILTIN_DEMO, ExportPlan, resolve
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ class Draft:
     """A plan in the making.
 
     `chosen` are the fields that somebody decided, the others follow from the model; `done` the
-    steps that were left forwards; `notes` whatever a step wants back when it is visited again,
-    such as text that is no valid value yet.
+    steps that were left forwards; `reading` says that the model is being read and not all is known yet,
+    `asking` that a copy serves while the Hub is asked for a newer one; `notes` whatever a step wants
+    back when it is visited again, such as text that is no valid value yet.
     """
 
     def __init__(self, plan: ExportPlan | None = None) -> None:
@@ -36,6 +37,7 @@ class Draft:
         self.facts: ModelFacts | None = None
         self.facts_error: WizardError | None = None
         self.reading = False
+        self.asking = False
         self.changed: Callable[[], None] = lambda: None
 
     @classmethod
@@ -48,6 +50,11 @@ class Draft:
         draft.done = {"model", "quantize", "context", "target"}
         draft.preset = preset
         return draft
+
+    @property
+    def asked(self) -> ExportPlan:
+        """The plan in the words of who chose: with a branch where `plan` has the commit it stands for."""
+        return self._plan
 
     @property
     def is_source_given(self) -> bool:
@@ -77,6 +84,8 @@ class Draft:
     def plan(self) -> ExportPlan:
         """The plan as it stands, with what nobody chose following from the rest."""
         plan = self._plan
+        if self.facts is not None and self.facts.commit:
+            plan = replace(plan, revision=self.facts.commit)
         if "quantization" not in self.chosen:
             plan = replace(plan, quantization=self._quantization())
         if "output" not in self.chosen:
@@ -97,7 +106,7 @@ class Draft:
 
         if not self._plan.source:
             return [UsageError("No model is chosen yet.", remedy="Name one in the first step.")]
-        if self.facts_error is not None:
+        if self.facts_error is not None and not isinstance(self.facts_error, HubUnreachable):
             return [self.facts_error]
         found: list[WizardError] = []
         plan = self.plan()

@@ -9,7 +9,7 @@ def rows(facts: ModelFacts) -> list[Row]:
     """What was read of a model, one fact a row."""
     found: list[Row] = [
         ("architecture", ", ".join(facts.architectures) or facts.model_type or "not said"),
-        ("parameters", parameters(facts.parameter_count)),
+        ("parameters", parameters(facts.parameter_count) + ("" if facts.tensors else ", by config.json")),
     ]
     if (spec := facts.spec) is not None:
         heads = f"{spec.num_attention_heads} heads"
@@ -26,7 +26,8 @@ def rows(facts: ModelFacts) -> list[Row]:
     if facts.window:
         found.append(("window", f"{facts.window:,} tokens in some layers"))
     found += [
-        ("weights", f"{megabytes(facts.source_bytes)} of {facts.dtype}"),
+        ("weights", f"{megabytes(facts.source_bytes)} of {facts.dtype or 'unknown type'}"),
+        *([("download", f"{megabytes(facts.download_bytes)}, when the export runs")] if facts.remote else []),
         ("tokenizer", ", ".join(facts.tokenizer_files)),
         ("chat template", "yes" if facts.has_chat_template else "none, as base models have none"),
     ]

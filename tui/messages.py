@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class FactsRead(Message):
-    """The facts of `source`, read for a model type of `model_type`; None while it is on the Hub."""
+    """The facts of `source`, read for a model type of `model_type`.
+
+    `more` says that others follow; until then these serve where they are `usable`.
+    """
 
     source: str
     model_type: str
     revision: str
-    facts: "ModelFacts | None"
+    facts: "ModelFacts"
+    more: bool = False
+    usable: bool = True
 
 
 @dataclass

@@ -37,11 +37,22 @@ def machine(case: Case) -> Iterator[Advice]:
     machine, sizes = case.machine, case.sizes
     if machine is None:
         return
-    if sizes.disk_needed_bytes > machine.disk_free:
+    fetched, needed = sizes.fetch_bytes, sizes.disk_needed_bytes
+    if machine.cache_free is None:
+        needed += fetched
+    elif fetched > machine.cache_free:
+        yield Advice(
+            code="cache",
+            severity="warning",
+            message=f"The model takes {megabytes(fetched)} in the cache of the Hub client, and its disk has "
+            f"{megabytes(machine.cache_free)} free. HF_HOME names another folder for it.",
+        )
+    if needed > machine.disk_free:
+        also = " with the model to be fetched" if needed > sizes.disk_needed_bytes else ""
         yield Advice(
             code="disk",
             severity="warning",
-            message=f"The export takes {megabytes(sizes.disk_needed_bytes)}, and the disk of "
+            message=f"The export takes {megabytes(needed)}{also}, and the disk of "
             f"{case.plan.output} has {megabytes(machine.disk_free)} free.",
         )
     if sizes.convert_ram_bytes > machine.ram_available:

@@ -5,7 +5,7 @@ JSON text sequences (RFC 7464: the record separator 0x1E, one JSON object, a lin
 keep their place among the lines; by hand, progress is a plain line at most once a second.
 
 {"progress": {"done": int, "total": int | null, "unit": str, "detail": str}}
-{"error": {"what": str, "why": str, "remedy": str, "exit_code": int}}
+{"error": {"what": str, "why": str, "remedy": str, "exit_code": int, "kind": str}}  kind: its class
 {"check": {"name": str, "passed": bool, "found": str}}
 {"result": {...}}  what the stage leaves to those after it, beside its files; by hand, JSON on stdout
 """
@@ -58,16 +58,18 @@ def progress(done: int, total: int | None, unit: str, detail: str = "") -> None:
 
 def failed(error: WizardError) -> None:
     """Tell `error`: as a record under the runner, else as its message."""
-    if records():
-        record = {
-            "what": error.what,
-            "why": error.why,
-            "remedy": error.remedy,
-            "exit_code": error.exit_code,
-        }
-        _write(RECORD_SEPARATOR + json.dumps({"error": record}))
-    else:
-        _write(str(error))
+    _write(RECORD_SEPARATOR + json.dumps({"error": error_record(error)}) if records() else str(error))
+
+
+def error_record(error: WizardError) -> dict[str, str | int]:
+    """`error` as a record has it."""
+    return {
+        "what": error.what,
+        "why": error.why,
+        "remedy": error.remedy,
+        "exit_code": error.exit_code,
+        "kind": type(error).__name__,
+    }
 
 
 def check(done: Check) -> None:

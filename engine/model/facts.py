@@ -1,7 +1,8 @@
 """What a model folder holds, read from config.json, the safetensors headers and the tokenizer files."""
 
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -12,13 +13,36 @@ from engine.embedded.source import check_tensors, decoder_of, storage_order, wit
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError, WizardError
 from engine.model.config import normalise
-from engine.model.files import read_json_object
+from engine.model.files import disk_errors_told, read_json_object
 from engine.model.tensor_info import TensorInfo
 from engine.model.tensors import TensorSource, open_tensors
 
 CONFIG_FILE = "config.json"
+CHAT_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+"""Either holds the template where tokenizer_config.json does not."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 """Either is enough for the MLC runtimes; WebLLM prefers the first."""
+_DTYPES: Mapping[object, str] = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """A model of the Hub of which only the small files are in the cache.
+
+    `sizes` are the bytes of every file that an export reads, `download_bytes` of those that are not
+    in the cache yet. `tensors` is what the headers of the weights say; None while or where unknown.
+    """
+
+    name: str
+    commit: str
+    sizes: Mapping[str, int]
+    download_bytes: int
+    tensors: TensorSource | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes of the files with the weights."""
+        return sum(size for name, size in self.sizes.items() if name.endswith((".safetensors", ".bin")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +53,9 @@ class ModelFacts:
     `dtype` the one that most bytes have ("BF16"). `spec` is None, with `unsupported` saying why,
     where the embedded compiler cannot follow config.json. `quant_method` is that of a model that is
     quantized already; for an AWQ checkpoint `packed` is what q4f16_autoawq stores of it, in order.
+    `commit` is the one on the Hub, empty for a folder; `remote` tells what is still to be fetched, and is
+    None where all of the model is here: where its headers are not known, `tensors` is empty and all
+    sizes follow from config.json.
     """
 
     folder: Path
@@ -48,11 +75,20 @@ class ModelFacts:
     unsupported: UsageError | None = field(default=None, compare=False)
     quant_method: str = ""
     packed: tuple[Parameter, ...] = ()
+    commit: str = ""
+    remote: Remote | None = None
 
     @property
     def source_bytes(self) -> int:
-        """The bytes of all source tensors."""
+        """The bytes of all source tensors; of their files where the tensors are not known."""
+        if self.remote is not None and not self.tensors:
+            return self.remote.weight_bytes
         return sum(t.nbytes for t in self.tensors.values())
+
+    @property
+    def download_bytes(self) -> int:
+        """The bytes that are still to be fetched from the Hub."""
+        return self.remote.download_bytes if self.remote else 0
 
     @property
     def source_parameter_count(self) -> int:
@@ -67,7 +103,10 @@ class ModelFacts:
     @property
     def largest_tensor_bytes(self) -> int:
         """The bytes of the largest source tensor, which bounds the memory of a conversion."""
-        return max((t.nbytes for t in self.tensors.values()), default=0)
+        if not self.tensors:
+            width = 4 if self.dtype == "F32" else 2
+            return width * max((prod(p.shape) for p in self.parameters), default=0)
+        return max(t.nbytes for t in self.tensors.values())
 
     def decoder(self) -> DecoderSpec:
         """The DecoderSpec; raises the UsageError that says why there is none."""
@@ -77,8 +116,18 @@ class ModelFacts:
         return self.spec
 
 
-def read(folder: Path, model_type: str = "auto", *, lora_adapter: Path | None = None) -> ModelFacts:
-    """The facts of a local model folder, with the PEFT adapter in `lora_adapter` merged.
+def read(
+    folder: Path,
+    model_type: str = "auto",
+    *,
+    remote: Remote | None = None,
+    commit: str = "",
+    lora_adapter: Path | None = None,
+) -> ModelFacts:
+    """The facts of a local model folder, or of a `remote` model whose small files are in `folder`.
+
+    `commit` says which of the Hub lies in `folder` where all of it does. The PEFT adapter in the folder
+    `lora_adapter` is merged.
 
     Raises UsageError for what makes the folder unusable whatever compiles it: missing or malformed
     files, no weights, no tokenizer, tensors that do not fit config.json, an adapter that does not
@@ -88,18 +137,20 @@ def read(folder: Path, model_type: str = "auto", *, lora_adapter: Path | None = 
     config = normalise(_config(folder))
     method = awq.method(config)
     packed: tuple[Parameter, ...] = ()
-    source = open_tensors(folder)
+    source = (remote.tensors or TensorSource({}, {})) if remote else open_tensors(folder)
     spec, parameters, unsupported = _decoder(config, model_type)
-    if spec is not None:
-        packed = awq.packed(parameters) if method == "awq" else ()
+    if spec is not None and method == "awq":
+        packed = awq.packed(parameters)
+    if spec is not None and (remote is None or remote.tensors):
         check_tensors(packed or parameters, source, spec)
         if lora_adapter is not None:
             source = with_adapter(packed or parameters, source, spec, lora_adapter)
         packed = storage_order(packed, source)
         parameters = parameters if packed else storage_order(parameters, source)
-    tokenizer = tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
+    sizes = remote.sizes if remote else _sizes(folder)
+    tokenizer = tuple(name for name in TOKENIZER_FILES if name in sizes)
     if not tokenizer:
-        raise _no_tokenizer(folder)
+        raise _no_tokenizer(remote.name if remote else str(folder), sizes)
     generation = _optional(folder / "generation_config.json")
     # Multimodal configurations keep the language model's settings in text_config.
     text = {**config, **_mapping(config.get("text_config"))}
@@ -110,17 +161,19 @@ def read(folder: Path, model_type: str = "auto", *, lora_adapter: Path | None = 
         spec=spec,
         parameters=parameters,
         tensors={name: source.info(name) for name in source.names},
-        dtype="AWQ" if method == "awq" else _main_dtype(source),
+        dtype="AWQ" if method == "awq" else _main_dtype(source) or _DTYPES.get(text.get("torch_dtype"), ""),
         max_context=_positive(text.get("max_position_embeddings")),
         window=_window(spec, text),
         eos_token_ids=_ids(generation.get("eos_token_id"), config.get("eos_token_id")),
         bos_token_id=next(iter(_ids(generation.get("bos_token_id"), config.get("bos_token_id"))), None),
         tokenizer_files=tokenizer,
-        tokenizer_bytes=sum((folder / name).stat().st_size for name in tokenizer),
-        has_chat_template=_has_chat_template(folder),
+        tokenizer_bytes=sum(sizes[name] for name in tokenizer),
+        has_chat_template=_has_chat_template(folder, sizes),
         unsupported=unsupported,
         quant_method=method,
         packed=packed,
+        commit=remote.commit if remote else commit,
+        remote=remote,
     )
 
 
@@ -155,10 +208,15 @@ def _decoder(
         return None, (), error
 
 
-def _no_tokenizer(folder: Path) -> UsageError:
-    old = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+def _sizes(folder: Path) -> dict[str, int]:
+    with disk_errors_told(folder), os.scandir(folder) as entries:
+        return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+
+
+def _no_tokenizer(name: str, files: Container[str]) -> UsageError:
+    old = "vocab.json" in files and "merges.txt" in files
     return UsageError(
-        f"{folder} has no tokenizer: neither {' nor '.join(TOKENIZER_FILES)}.",
+        f"{name} has no tokenizer: neither {' nor '.join(TOKENIZER_FILES)}.",
         why="It has only the older vocab.json and merges.txt, which WebLLM cannot read." if old else "",
         remedy="Load it with transformers' AutoTokenizer and call save_pretrained on this folder."
         if old
@@ -180,8 +238,8 @@ def _window(spec: DecoderSpec | None, config: Mapping[str, Any]) -> int | None:
     return _positive(config.get("sliding_window"))
 
 
-def _has_chat_template(folder: Path) -> bool:
-    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+def _has_chat_template(folder: Path, files: Container[str]) -> bool:
+    if any(name in files for name in CHAT_TEMPLATE_FILES):
         return True
     return bool(_optional(folder / "tokenizer_config.json").get("chat_template"))
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from engine.embedded import narrate
 from engine.embedded.families.registry import family_of
 from engine.errors import Cancelled, StageError, UsageError, WizardError
 from engine.machine import disk_free
-from engine.model import hub_errors, lora
+from engine.model import hub_errors, lora, nearby
 from engine.model.config import normalise
 from engine.model.facts import CONFIG_FILE
 from engine.model.files import read_json_object
@@ -42,11 +42,12 @@ SMALL_FILES = (
 )
 _TIMEOUT_S = 30
 _ATTEMPTS = 3
-_stop = threading.Event()
+stop = threading.Event()
+"""Set once the user has stopped this program."""
 _telling = threading.Lock()
 
 
-class _Bytes(tqdm):
+class Bytes(tqdm):
     """Passes the client's count of bytes on as progress; shows no bar of its own.
 
     The client makes one such bar for all files together, named as here, and others that are no
@@ -63,13 +64,13 @@ class _Bytes(tqdm):
 
     def update(self, n: float | None = 1) -> bool | None:
         """Count `n` more; raises Stopped in the thread that downloads once the user has stopped."""
-        if _stop.is_set():
+        if stop.is_set():
             raise hub_errors.Stopped
         if self._counts:
             with _telling:
                 self._seen += int(n or 0)
-                done = min(_Bytes.fetched_before + self._seen, _Bytes.wanted)
-                narrate.progress(done, _Bytes.wanted, "bytes")
+                done = min(Bytes.fetched_before + self._seen, Bytes.wanted)
+                narrate.progress(done, Bytes.wanted, "bytes")
         return None
 
 
@@ -105,7 +106,7 @@ def _explained(
     try:
         return fetched()
     except Exception as error:
-        if _stop.is_set():
+        if stop.is_set():
             raise Cancelled("Stopped while fetching.") from None
         if hub_errors.unreachable(error) and (folder := cached(repo_id, revision)):
             narrate.say(
@@ -116,6 +117,21 @@ def _explained(
 
 
 def _fetch(repo_id: str, revision: str, embedded_model_type: str) -> tuple[Path, str]:
+    commit, sizes = repository(repo_id, revision)
+    if embedded_model_type:
+        config = read_json_object(Path(hf_hub_download(repo_id, CONFIG_FILE, revision=commit)))
+        family_of(normalise(config), embedded_model_type)
+    names = needed(repo_id, commit, sizes)
+    _check_room({n: sizes[n] for n in names if not is_cached(repo_id, n, commit)}, repo_id)
+    folder = _download(repo_id, revision, {name: sizes[name] for name in names}, commit)
+    return folder, folder.name
+
+
+def repository(repo_id: str, revision: str) -> tuple[str, dict[str, int]]:
+    """The commit of `revision` (the newest where empty), and the bytes of every file that it has.
+
+    Raises what the client raises, and UsageError for a repository that holds no model of transformers.
+    """
     info = HfApi().model_info(repo_id, revision=revision or None, files_metadata=True, timeout=_TIMEOUT_S)
     assert info.sha is not None
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
@@ -125,16 +141,15 @@ def _fetch(repo_id: str, revision: str, embedded_model_type: str) -> tuple[Path,
             why=_what_it_has(list(sizes)),
             remedy="Choose the repository of the original model, in transformers' format.",
         )
-    if embedded_model_type:
-        config = read_json_object(Path(hf_hub_download(repo_id, CONFIG_FILE, revision=info.sha)))
-        family_of(normalise(config), embedded_model_type)
-    names = [
+    return info.sha, sizes
+
+
+def needed(repo_id: str, commit: str, sizes: Mapping[str, int]) -> list[str]:
+    """The names of the files that the stages read, of a repository with the files of `sizes`."""
+    small = [
         name for name in sizes if any(fnmatch.fnmatchcase(name, p) for p in SMALL_FILES) and "/" not in name
     ]
-    names += _weight_files(repo_id, info.sha, sizes)
-    _check_room({n: sizes[n] for n in names if not _is_cached(repo_id, n, info.sha)}, repo_id)
-    folder = _download(repo_id, revision, {name: sizes[name] for name in names}, info.sha)
-    return folder, folder.name
+    return small + _weight_files(repo_id, commit, sizes)
 
 
 def _fetch_adapter(repo_id: str, revision: str) -> tuple[Path, str]:
@@ -149,7 +164,7 @@ def _fetch_adapter(repo_id: str, revision: str) -> tuple[Path, str]:
             remedy="Choose a repository that PEFT saved an adapter to, or leave model.lora_adapter out.",
         )
     names = [lora.CONFIG_FILE, *weights]
-    _check_room({n: sizes[n] for n in names if not _is_cached(repo_id, n, info.sha)}, repo_id)
+    _check_room({n: sizes[n] for n in names if not is_cached(repo_id, n, info.sha)}, repo_id)
     folder = _download(repo_id, revision, {name: sizes[name] for name in names}, info.sha)
     return folder, folder.name
 
@@ -158,30 +173,30 @@ def _download(repo_id: str, revision: str, sizes: dict[str, int], commit: str) -
     """The snapshot's folder, once all files of `sizes` are there; a broken connection is tried again."""
     # A name stands for itself here but for the characters that mean something in a pattern.
     patterns = [name.replace("[", "[[]") for name in sizes]
-    _Bytes.wanted = sum(sizes.values())
+    Bytes.wanted = sum(sizes.values())
     for attempt in range(_ATTEMPTS):
-        _Bytes.fetched_before = sum(n for name, n in sizes.items() if _is_cached(repo_id, name, commit))
-        narrate.progress(_Bytes.fetched_before, _Bytes.wanted, "bytes")
+        Bytes.fetched_before = sum(n for name, n in sizes.items() if is_cached(repo_id, name, commit))
+        narrate.progress(Bytes.fetched_before, Bytes.wanted, "bytes")
         try:
             folder = snapshot_download(
-                repo_id, revision=revision or None, allow_patterns=patterns, tqdm_class=_Bytes
+                repo_id, revision=revision or None, allow_patterns=patterns, tqdm_class=Bytes
             )
         except Exception as error:
-            if _stop.is_set() or not hub_errors.unreachable(error):
+            if stop.is_set() or not hub_errors.unreachable(error):
                 raise
             if attempt + 1 == _ATTEMPTS:
                 raise hub_errors.broken(error, repo_id, constants.ENDPOINT) from error
             narrate.say("The connection broke; trying again.")
-            _stop.wait(1 + attempt)
+            stop.wait(1 + attempt)
             continue
-        if _stop.is_set():  # not every version of the client reports bytes, and so can be stopped early
+        if stop.is_set():  # not every version of the client reports bytes, and so can be stopped early
             raise hub_errors.Stopped
-        narrate.progress(_Bytes.wanted, _Bytes.wanted, "bytes")
+        narrate.progress(Bytes.wanted, Bytes.wanted, "bytes")
         return Path(folder)
     raise AssertionError
 
 
-def _weight_files(repo_id: str, commit: str, sizes: dict[str, int]) -> list[str]:
+def _weight_files(repo_id: str, commit: str, sizes: Mapping[str, int]) -> list[str]:
     """The files of the model's weights, with their index; copies in other formats stay where they are."""
     found = weights_file(sizes)
     if found is None:
@@ -210,7 +225,8 @@ def _what_it_has(names: list[str]) -> str:
     return ""
 
 
-def _is_cached(repo_id: str, name: str, commit: str) -> bool:
+def is_cached(repo_id: str, name: str, commit: str) -> bool:
+    """Whether the file `name` of `commit` is in the Hub client's cache."""
     return isinstance(try_to_load_from_cache(repo_id, name, revision=commit), str)
 
 
@@ -227,19 +243,14 @@ def _check_room(missing: dict[str, int], repo_id: str) -> None:
 
 
 def _cached(repo_id: str, revision: str) -> Path | None:
-    """The snapshot in the cache, if it is there with all its weights."""
+    """The snapshot in the cache, if it is there with all its weights, each of its whole length."""
     try:
-        # The client would ask for every file of the repository; the weights are checked here.
-        needed = [CONFIG_FILE, "tokenizer*"]
-        folder = Path(
-            snapshot_download(
-                repo_id, revision=revision or None, allow_patterns=needed, local_files_only=True
-            )
-        )
-        open_tensors(folder)
-    except Exception:  # whatever is wrong with it, the caller tells why the Hub was not asked
+        folder = nearby.cached_snapshot(repo_id, revision)
+        if folder is not None:
+            open_tensors(folder)
+    except WizardError:  # whatever is wrong with it, the caller tells why the Hub was not asked
         return None
-    return folder if (folder / CONFIG_FILE).is_file() else None
+    return folder
 
 
 def _cached_adapter(repo_id: str, revision: str) -> Path | None:
@@ -254,9 +265,9 @@ def _cached_adapter(repo_id: str, revision: str) -> Path | None:
     return folder
 
 
-def _on_signal(number: int, frame: object) -> None:  # noqa: ARG001
+def on_signal(number: int, frame: object) -> None:  # noqa: ARG001
     """Let the downloading threads end themselves: the client then removes its half files."""
-    _stop.set()
+    stop.set()
     os.write(2, b"Stopping.\n")  # the stream itself may be in the middle of a line
 
 
@@ -274,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lora-adapter", action="store_true", help="fetch a PEFT adapter, not a model")
     arguments = parser.parse_args(argv)
     for name in ("SIGINT", "SIGTERM"):
-        signal.signal(getattr(signal, name), _on_signal)
+        signal.signal(getattr(signal, name), on_signal)
     try:
         if arguments.lora_adapter:
             folder, commit = fetch_adapter(arguments.repo_id, arguments.revision)

@@ -1,15 +1,17 @@
-"""Failures of the Hub client as errors a user can act on; only the fetch child imports this."""
+"""Failures of the Hub client as errors a user can act on; for the children that ask it."""
 
+import difflib
 import errno
 import importlib
 from collections.abc import Iterator
 
-from huggingface_hub import errors, get_token
+from huggingface_hub import HfApi, errors, get_token
 
-from engine.errors import NotAuthorizedError, StageError, UsageError, WizardError
+from engine.errors import HubUnreachable, NotAuthorizedError, StageError, UsageError, WizardError
 
 # httpx up to huggingface_hub 1, httpx2 from 2 on: the base class of what its transport raises.
 TRANSPORT_ERROR: type[Exception] = importlib.import_module("huggingface_hub.errors").HTTPError
+_MOST_ASKED = 100  # models, for the one that was meant
 _AGAIN = "Run the same command again: files that are complete are not fetched twice."
 
 
@@ -103,7 +105,8 @@ def _refused(status: int, repo_id: str, endpoint: str) -> WizardError:
         return NotAuthorizedError(
             f"There is no public model {repo_id} on {endpoint}.",
             why="It does not exist, or it is private; without a token the Hub does not say which.",
-            remedy="Check the spelling. For a private model run `hf auth login` or set HF_TOKEN.",
+            remedy=f"{_meant(repo_id)}Check the spelling. For a private model run `hf auth login` or set "
+            "HF_TOKEN.",
         )
     if status == 403:
         return NotAuthorizedError(
@@ -114,22 +117,38 @@ def _refused(status: int, repo_id: str, endpoint: str) -> WizardError:
         return UsageError(
             f"There is no model {repo_id} on {endpoint}.",
             why="It does not exist, or it is private and your token may not see it." if signed_in else "",
-            remedy="Check the spelling; a model id has the form owner/name.",
+            remedy=f"{_meant(repo_id)}Check the spelling; a model id has the form owner/name.",
         )
     if status == 429:
-        return StageError("The Hub refuses further requests for a while.", remedy=f"Wait a minute. {_AGAIN}")
-    return StageError(
-        f"The Hub answered with error {status} for {repo_id}.", remedy=f"Wait a minute. {_AGAIN}"
-    )
+        return HubUnreachable(
+            "The Hub refuses further requests for a while.", remedy=f"Wait a minute. {_AGAIN}"
+        )
+    kind = HubUnreachable if status >= 500 else StageError
+    return kind(f"The Hub answered with error {status} for {repo_id}.", remedy=f"Wait a minute. {_AGAIN}")
+
+
+def _meant(repo_id: str) -> str:
+    """A sentence with the public model whose id is most like `repo_id`, empty where there is none."""
+    owner, _, name = repo_id.rpartition("/")
+    # The Hub finds parts of names: a wrong owner is found by the name, a wrong name by the owner.
+    for search, author in ((name, None), (None, owner)):
+        try:
+            models = HfApi().list_models(search=search, author=author, limit=_MOST_ASKED)
+            found = {model.id.lower(): model.id for model in models}
+        except Exception:  # a hint is not worth an error of its own
+            return ""
+        if near := difflib.get_close_matches(repo_id.lower(), found, n=1, cutoff=0.7):
+            return f"Did you mean {found[near[0]]}? "
+    return ""
 
 
 def _no_connection(error: BaseException, repo_id: str, endpoint: str) -> WizardError:
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in _chain(error)):
-        return StageError(
+        return HubUnreachable(
             f"{repo_id} is not completely in the Hub cache, and HF_HUB_OFFLINE forbids to fetch it.",
             remedy="Unset HF_HUB_OFFLINE, or give a folder as model.source.",
         )
-    return StageError(
+    return HubUnreachable(
         f"{endpoint} cannot be reached, and {repo_id} is not completely in the Hub cache.",
         why=_plain(error),
         remedy="Check the network and proxy settings (HTTPS_PROXY), or HF_ENDPOINT if you use a mirror. "

@@ -1,6 +1,6 @@
 """Models that are on this machine already: folders, and snapshots in the Hub client's cache.
 
-Looks at names only; the Hub client itself is not needed for that.
+Looks at names and indices; the Hub client itself is not needed for that.
 """
 
 import os
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.errors import WizardError
 from engine.model.facts import CONFIG_FILE
+from engine.model.files import is_file, read_json_object
 from engine.model.tensors import weights_file
 from engine.plan import BUILTIN_DEMO
 
@@ -34,15 +36,21 @@ def hub_cache() -> Path:
 
 
 def cached_snapshot(repo_id: str, revision: str = "") -> Path | None:
-    """The folder of a Hub model in the cache, if it has config and weights; no `revision` means "main"."""
+    """The folder of a Hub model in the cache, if it has config and all weights.
+
+    No `revision` means "main" as it was last seen; where that was never fetched whole, the snapshot
+    that was fetched last. What a folder is of, its name says: the commit.
+    """
     repository = hub_cache() / f"models--{repo_id.replace('/', '--')}"
-    name = revision or "main"
     try:
-        commit = (repository / "refs" / name).read_text(encoding="utf-8").strip()
+        commit = (repository / "refs" / (revision or "main")).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
-        commit = name
-    folder = repository / "snapshots" / commit
-    return folder if commit and _is_model(folder) else None
+        commit = revision
+    snapshots = repository / "snapshots"
+    if commit and _is_model(snapshots / commit):
+        return snapshots / commit
+    whole = [] if revision else [place for place in _folders(snapshots) if _is_model(place)]
+    return max(whole, key=_when, default=None)
 
 
 def models(folder: Path) -> Iterator[Nearby]:
@@ -69,7 +77,27 @@ def _folders(folder: Path) -> list[Path]:
 
 def _is_model(folder: Path) -> bool:
     try:
-        names = {path.name for path in folder.iterdir() if path.is_file()}
-        return CONFIG_FILE in names and weights_file(names) is not None
+        return (folder / CONFIG_FILE).is_file() and _has_weights(folder)
     except OSError:
         return False
+
+
+def _has_weights(folder: Path) -> bool:
+    found = weights_file({path.name for path in folder.iterdir()})
+    if found is None or not found.endswith(".json"):
+        return found is not None
+    # The Hub client's cache has the index of a model long before it has the weights.
+    try:
+        weight_map = read_json_object(folder / found).get("weight_map")
+        return isinstance(weight_map, dict) and all(
+            is_file(folder / str(name)) for name in set(weight_map.values())
+        )
+    except (WizardError, TypeError):
+        return True  # whoever opens it tells what is wrong
+
+
+def _when(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0

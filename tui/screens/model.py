@@ -13,12 +13,12 @@ from textual.timer import Timer
 from textual.widgets import Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine.errors import WizardError
+from engine.errors import HubUnreachable, WizardError
 from engine.model import nearby
 from engine.model import source as model_source
 from engine.model.nearby import Nearby
 from engine.plan import BUILTIN_DEMO, ExportPlan
-from tui import facts_table, symbols
+from tui import describe, facts_table, symbols
 from tui.messages import NearbyFound
 from tui.screens.step import StepScreen
 from tui.widgets.source_input import SourceInput, SourceSuggester
@@ -57,8 +57,8 @@ The model to export, as Hugging Face publishes it: **config.json**, weights in *
 
 - a **folder** on this machine. It starts with `/`, `~` or `.`, or lies in the current folder;
   **tab** completes its name.
-- the **id** of a model on the Hugging Face Hub, `owner/name`. It is fetched when the export runs. Gated
-  models need a token: `hf auth login`, or HF_TOKEN.
+- the **id** of a model on the Hugging Face Hub, `owner/name`. What it is, is asked at once; its weights are
+  fetched when the export runs, of the commit shown. Gated models need a token: `hf auth login`, or HF_TOKEN.
 - **builtin:demo**, a tiny model inside the program, to see an export from start to finish.
 
 *revision* pins a commit, branch or tag of the Hub. An *adapter* (LoRA, as PEFT saves it) is merged into the
@@ -96,7 +96,7 @@ config.json says.
         yield here
         with VerticalGroup(classes="box", id="options-box") as box:
             box.border_title = "Rarely needed"
-            plan = self.draft.plan()
+            plan = self.draft.asked
             for field, label, placeholder, told in _OPTIONS:
                 value = getattr(plan, field)
                 with HorizontalGroup(classes="field"):
@@ -142,6 +142,7 @@ config.json says.
         self.draft.notes[_TYPED] = event.value
         self._typing_error = None
         self._going_on = False
+        self.wizard.stop_reading()
         self.draft.choose(source="")
         if self._timer is not None:
             self._timer.stop()
@@ -179,7 +180,7 @@ config.json says.
         value = event.value.strip() or getattr(_UNTOUCHED, field)
         if field == "lora_adapter":
             value = _adapter(value)
-        if value == getattr(self.draft.plan(), field):
+        if value == getattr(self.draft.asked, field):
             return
         self.draft.choose(**{field: value})
         if field not in ("conv_template", "lora_adapter") and self.draft.is_source_given:
@@ -210,7 +211,7 @@ config.json says.
         text, kind = self._state(error)
         state.update(text)
         state.set_class(kind == "error", "broken")
-        state.set_class(kind != "error", "muted")
+        state.set_class(kind == "muted", "muted")
         state.display = bool(text)
         facts = self.query_one("#facts", Static)
         self.query_one("#facts-box").display = draft.facts is not None
@@ -226,22 +227,24 @@ config.json says.
 
     def _state(self, error: WizardError | None) -> tuple[str | Content, str]:
         draft = self.draft
+        if isinstance(error, HubUnreachable):
+            return _offline(error), "warning"
         if error is not None:
             told = "".join(f"\n{part}" for part in (error.why, error.remedy) if part)
             return Content.assemble((f"{symbols.FAILED} {error.what}", "$text-error"), told), "error"
         if not draft.is_source_given:
             return "", "muted"
-        if draft.reading:
-            return f"{symbols.RUNNING} reading{symbols.ELLIPSIS}", "muted"
-        source = draft.plan().source
-        if draft.facts is not None:
-            place = "the demo model" if source == BUILTIN_DEMO else _shown(draft.facts.folder)
-            return f"{symbols.DONE} {place}", "muted"
-        return (
-            f"{symbols.DONE} A model of the Hub, fetched when the export runs. What it is, and so every "
-            "size, is known from then on.",
-            "muted",
-        )
+        facts = draft.facts
+        if draft.reading or facts is None:
+            what = "reading" if facts is None else "reading the headers of the weights"
+            return f"{symbols.RUNNING} {what}{symbols.ELLIPSIS}", "muted"
+        if draft.asked.source == BUILTIN_DEMO:
+            return f"{symbols.DONE} the demo model", "muted"
+        if not facts.commit:
+            return f"{symbols.DONE} {_shown(facts.folder)}", "muted"
+        place = "on the Hub" if facts.remote else "fetched from the Hub before"
+        newer = f"; asking for a newer one{symbols.ELLIPSIS}" if draft.asking else ""
+        return f"{symbols.DONE} {place}, commit {describe.short_commit(facts.commit)}{newer}", "muted"
 
     @property
     def complete(self) -> bool:
@@ -249,7 +252,8 @@ config.json says.
         self._flush()
         draft = self.draft
         unsupported = draft.facts is not None and draft.facts.unsupported is not None
-        return draft.is_source_given and draft.facts_error is None and not unsupported and not draft.reading
+        refused = draft.facts_error is not None and not isinstance(draft.facts_error, HubUnreachable)
+        return draft.is_source_given and not refused and not unsupported and not draft.reading
 
     def _flush(self) -> None:
         """What was typed last counts, even where the hand did not rest."""
@@ -271,6 +275,18 @@ config.json says.
             self._going_on = True
             return
         super().action_next()
+
+
+def _offline(error: HubUnreachable) -> Content:
+    """Why the Hub tells nothing, which need not stop anybody."""
+    going_on = "You can go on: what the model is, and so every size, is known once it was fetched."
+    lines = [error.why, error.remedy.replace(" Run the same command again: ", " "), going_on]
+    return Content("\n").join(
+        [
+            Content.styled(f"{symbols.WARNING} {error.what}", "$text-warning"),
+            *(line for line in lines if line),
+        ]
+    )
 
 
 def _adapter(text: str) -> str:

@@ -99,10 +99,15 @@ def machine_rows(sizes: Estimate | None, here: Machine | None) -> list[describe.
     if sizes is None:
         free = f"{megabytes(here.disk_free)} free, and what is needed is known with the model"
         return [("disk", free)]
-    fits = (sizes.disk_needed_bytes <= here.disk_free, sizes.convert_ram_bytes <= here.ram_available)
+    needed = sizes.disk_needed_bytes + (sizes.fetch_bytes if here.cache_free is None else 0)
+    fits = {
+        "fetch": here.cache_free is None or sizes.fetch_bytes <= here.cache_free,
+        "disk": needed <= here.disk_free,
+        "memory": sizes.convert_ram_bytes <= here.ram_available,
+    }
     return [
-        (label, f"{symbols.DONE if enough else symbols.WARNING} {told}")
-        for (label, told), enough in zip(describe.against_machine(sizes, here), fits, strict=True)
+        (label, f"{symbols.DONE if fits[label] else symbols.WARNING} {told}")
+        for label, told in describe.against_machine(sizes, here)
     ]
 
 
