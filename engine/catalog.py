@@ -58,16 +58,11 @@ class Quantization:
 
 QUANTIZATIONS: dict[str, Quantization] = {
     q.name: q
-    for q in (
+    for q in (  # the usual ones first: they are offered in this order
         Quantization(
             name="q0f16",
             model_dtype="float16",
             sentence="Not quantized, 16 bit floats: the weights as most models are published.",
-        ),
-        Quantization(
-            name="q0bf16",
-            model_dtype="bfloat16",
-            sentence="Not quantized, bfloat16: exact for models published in it; not in browsers.",
         ),
         Quantization(
             name="q0f32",
@@ -95,39 +90,11 @@ QUANTIZATIONS: dict[str, Quantization] = {
             sentence="As q4f16_1, but embedding and head stay 16 bit: larger, closer answers.",
         ),
         Quantization(
-            name="q4f16_0",
-            model_dtype="float16",
-            bits=4,
-            layout="KN",
-            sentence="As q4f16_1, matrices stored transposed: for libraries that want that layout.",
-        ),
-        Quantization(
-            name="q4bf16_1",
-            model_dtype="bfloat16",
-            bits=4,
-            sentence="4 bit weights, bfloat16 scales: no float16 overflow; not in browsers.",
-        ),
-        Quantization(
-            name="q4bf16_0",
-            model_dtype="bfloat16",
-            bits=4,
-            layout="KN",
-            sentence="As q4bf16_1, matrices stored transposed; not in browsers.",
-        ),
-        Quantization(
             name="q3f16_1",
             model_dtype="float16",
             bits=3,
             group_size=40,
             sentence="3 bit weights: the smallest, for large models that fit no other way.",
-        ),
-        Quantization(
-            name="q3f16_0",
-            model_dtype="float16",
-            bits=3,
-            group_size=40,
-            layout="KN",
-            sentence="As q3f16_1, matrices stored transposed: for libraries that want that layout.",
         ),
         Quantization(
             name="q4f16_autoawq",
@@ -139,6 +106,39 @@ QUANTIZATIONS: dict[str, Quantization] = {
             quantize_final_fc=False,
             from_awq=True,
             sentence="The 4 bit weights of an AWQ checkpoint, as they are: for those models only.",
+        ),
+        Quantization(
+            name="q0bf16",
+            model_dtype="bfloat16",
+            sentence="Not quantized, bfloat16: exact for models published in it; not in browsers.",
+        ),
+        Quantization(
+            name="q4bf16_1",
+            model_dtype="bfloat16",
+            bits=4,
+            sentence="4 bit weights, bfloat16 scales: no float16 overflow; not in browsers.",
+        ),
+        Quantization(
+            name="q4f16_0",
+            model_dtype="float16",
+            bits=4,
+            layout="KN",
+            sentence="As q4f16_1, matrices stored transposed: for libraries that want that layout.",
+        ),
+        Quantization(
+            name="q3f16_0",
+            model_dtype="float16",
+            bits=3,
+            group_size=40,
+            layout="KN",
+            sentence="As q3f16_1, matrices stored transposed: for libraries that want that layout.",
+        ),
+        Quantization(
+            name="q4bf16_0",
+            model_dtype="bfloat16",
+            bits=4,
+            layout="KN",
+            sentence="As q4bf16_1, matrices stored transposed; not in browsers.",
         ),
     )
 }

@@ -3,7 +3,7 @@
 from engine.advice import Advice
 
 STEP_AND_TITLE: dict[str, tuple[str, str]] = {
-    "q4-small-model": ("quantize", "4 bit below 1 B parameters"),
+    "q4-small-model": ("quantize", "Few bits below 1 B parameters"),
     "f16-range": ("quantize", "Gemma 3 in float16"),
     "q4-tied-embedding": ("quantize", "4 bit output head"),
     "shader-f16": ("quantize", "Needs shader-f16"),

@@ -14,18 +14,18 @@ HEADING = ("bits/weight", "download bytes", "memory bytes")
 
 
 def rows(choices: tuple[QuantizationChoice, ...]) -> list[Choice]:
-    """Quantizations as rows of a list."""
+    """Quantizations as rows of a list, a line each: what one is for is told of the row under the cursor."""
     return [
         Choice(
             name=choice.quantization.name,
-            sentence=choice.quantization.sentence,
+            sentence="",
             figures=(
                 describe.bits(choice.bits_per_weight),
                 f"{choice.sizes.disk_bytes:,}" if choice.sizes else "",
                 f"{choice.sizes.weight_bytes:,}" if choice.sizes else "",
             ),
             refused=describe.told(choice.refused) if choice.refused else "",
-            mark="warning" if choice.warnings else "",
+            mark="warning" if choice.warnings and not choice.refused else "",
         )
         for choice in choices
     ]
@@ -38,12 +38,16 @@ class QuantizeScreen(AdvisedStep):
     HELP = """## Quantize
 
 How the weights are stored. The first number of a name is the bits of a weight, 0 for not quantized;
-f16 or f32 is what the model computes in.
+f16, bf16 or f32 is what the model computes in. At the end, **_1** is the usual layout and **_0** the
+same numbers transposed; **_2** leaves the embedding and the head as they are.
 
 **Fewer bits** make a smaller download and less memory on the device, and answers that are worse: a
 little for large models, a lot for models below a billion parameters.
 
-**f16** needs WebGPU's shader-f16 in a browser, which older graphics cards lack; **f32** runs everywhere.
+**f16** needs WebGPU's shader-f16 in a browser, which older graphics cards lack; **f32** runs everywhere;
+**bf16** runs in no browser.
+
+**q4f16_autoawq** takes over the weights of an AWQ checkpoint, which can become nothing else.
 
 Sizes are computed from the shapes of the model's tensors, to the byte.
 
@@ -56,7 +60,7 @@ Arrows move and choose, enter goes on, `u` takes the better choice where one is 
 
     def compose_body(self) -> ComposeResult:
         """The list, what there is to say about the row under the cursor, and advice."""
-        yield ChoiceList(heading=HEADING, id="quantizations")
+        yield ChoiceList(heading=HEADING, beside=True, id="quantizations")
         yield Static(id="sizes", classes="detail", markup=False)
         yield AdviceBox()
 
@@ -95,7 +99,11 @@ Arrows move and choose, enter goes on, `u` takes the better choice where one is 
 
     def _tell(self, name: str) -> None:
         choice = next((c for c in self._offered if c.quantization.name == name), None)
-        self.query_one("#sizes", Static).update(describe.quantization_detail(choice) if choice else "")
+        lines = []
+        if choice is not None:
+            refused = describe.told(choice.refused) if choice.refused else ""
+            lines = [choice.quantization.sentence, refused or describe.quantization_detail(choice)]
+        self.query_one("#sizes", Static).update("\n".join(lines))
 
     @on(ChoiceList.Looked)
     def _look(self, message: ChoiceList.Looked) -> None:

@@ -34,11 +34,15 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How rows are set: `name` and `figures` are widths of columns; `beside` is one line, else two."""
+    """How rows are set: `name`, `figures` and `tail` (of the marks) are widths of columns.
+
+    `beside` is one line, else two.
+    """
 
     width: int
     name: int
     figures: tuple[int, ...]
+    tail: int
     beside: bool
 
 
@@ -49,7 +53,8 @@ def layout(choices: Sequence[Choice], heading: Sequence[str], width: int, *, bes
     """
     name = max((len(choice.name) for choice in choices), default=0)
     mark = max((len(choice.mark) for choice in choices), default=0)
-    room = width - name - 2 - (mark + 2 + _GAP if mark else 0) - (12 + _GAP if beside else 0)
+    tail = mark + 2 + _GAP if mark else 0
+    room = width - name - 2 - tail - (12 + _GAP if beside else 0)
     columns: list[int] = []
     table = [choice.figures for choice in choices] + ([tuple(heading)] if heading else [])
     for texts in zip(*table, strict=True):
@@ -58,7 +63,7 @@ def layout(choices: Sequence[Choice], heading: Sequence[str], width: int, *, bes
             break
         room -= column + _GAP
         columns.append(column)
-    return Layout(width=width, name=name, figures=tuple(columns), beside=beside)
+    return Layout(width=width, name=name, figures=tuple(columns), tail=tail, beside=beside)
 
 
 def _figures(texts: Sequence[str], widths: Sequence[int]) -> str:
@@ -67,7 +72,9 @@ def _figures(texts: Sequence[str], widths: Sequence[int]) -> str:
 
 def headline(heading: Sequence[str], lay: Layout) -> Content:
     """What the figures are, above them."""
-    return Content.styled(f"{'':{lay.name + 2}}{_figures(heading, lay.figures)}", "$foreground-muted")
+    figures = _figures(heading, lay.figures)
+    before = lay.width - lay.tail - len(figures) if lay.beside else lay.name + 2
+    return Content.styled(f"{'':{max(before, 0)}}{figures}", "$foreground-muted")
 
 
 def row(choice: Choice, lay: Layout, *, chosen: bool) -> Content:
@@ -81,8 +88,9 @@ def row(choice: Choice, lay: Layout, *, chosen: bool) -> Content:
     quiet = "$foreground-muted"
     style = quiet if choice.refused else "bold" if chosen else ""
     if lay.beside:
+        tail = f"{tail:{lay.tail}}"
         room = max(lay.width - len(head) - len(figures) - len(tail) - _GAP, 0)
-        told = shortened(sentence, room)
+        told = shortened(sentence.removeprefix(f"{choice.name} "), room)
         return Content.assemble(
             (f"{head}{'':{_GAP}}", style), (f"{told:{room}}", quiet), figures, (tail, "$text-warning")
         )
