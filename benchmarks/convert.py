@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.made_models import make_gemma3
+from engine.catalog import QUANTIZATIONS
 
 FLOOR = """
 import hashlib, sys
@@ -29,7 +30,7 @@ for path in Path(sys.argv[2]).glob("params_shard_*.bin"):
         hashlib.file_digest(stream, "md5")
 """
 AIMS = {"q0f16": 3.0, "q4f16_1": 12.0}
-OTHERS = ("q0f32", "q4f32_1")
+OTHERS = tuple(name for name, q in QUANTIZATIONS.items() if name not in AIMS and not q.from_awq)
 
 
 def measured(command: list[str]) -> tuple[float, float]:

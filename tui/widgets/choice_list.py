@@ -49,12 +49,13 @@ class Layout:
 def layout(choices: Sequence[Choice], heading: Sequence[str], width: int, *, beside: bool) -> Layout:
     """The layout of `choices` in `width` columns: as many columns of figures as fit.
 
-    With `beside`, room for twelve letters of the sentence is kept.
+    With `beside`, room for twelve letters of the sentence is kept where there are any.
     """
     name = max((len(choice.name) for choice in choices), default=0)
     mark = max((len(choice.mark) for choice in choices), default=0)
     tail = mark + 2 + _GAP if mark else 0
-    room = width - name - 2 - tail - (12 + _GAP if beside else 0)
+    sentence = 12 if any(choice.sentence for choice in choices) else 0
+    room = width - name - 2 - tail - (sentence + _GAP if beside else 0)
     columns: list[int] = []
     table = [choice.figures for choice in choices] + ([tuple(heading)] if heading else [])
     for texts in zip(*table, strict=True):
