@@ -33,6 +33,7 @@ from engine.events import (
     StageStarted,
     to_json,
 )
+from engine.explain import is_noise
 from engine.plan import ExportPlan
 from engine.run import verification
 from engine.run.job import Job, placeholders_told, prepare
@@ -184,7 +185,7 @@ class _Narrator:
                 console.reset_clock()
             case Output():
                 for line in event.lines:
-                    console.line(f"  {line}")
+                    console.line(f"  {line}", "dim" if is_noise(line) else None)
             case Progress():
                 console.status(_progress(event))
             case StageEnded():

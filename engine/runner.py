@@ -24,6 +24,7 @@ from engine.events import (
     checks_of,
     progress_of,
 )
+from engine.explain import KNOWN, Matcher
 from engine.plan import ExportPlan
 from engine.run import failure, receipt, resume
 from engine.run.disk import disk_error
@@ -178,11 +179,14 @@ class _Run:
         yield StageStarted(stage=stage, command=command.argv)
         records: dict[str, Mapping[str, Any]] = {}
         tail: deque[str] = deque(maxlen=50)
+        target, backend = self.job.plan.device, self.job.backend.name
+        matcher = Matcher(known for known in KNOWN if known.belongs(stage, target, backend))
         with contextlib.closing(process.stream(command.argv, self.cancel)) as items:
             for item in items:
                 match item:
                     case process.Lines(lines):
                         self.log.write(lines, stage)
+                        matcher.feed(lines)
                         tail.extend(line for line in lines if line.strip())
                         yield Output(stage=stage, lines=lines)
                     case process.Record("progress", body):
@@ -199,7 +203,13 @@ class _Run:
                         if code != 0:
                             told = records.get("error")
                             raise failure.of_stage(
-                                stage, code, told, tail, output=self.job.output, remedy=self._see_log()
+                                stage,
+                                code,
+                                told,
+                                tail,
+                                output=self.job.output,
+                                remedy=self._see_log(),
+                                cause=matcher.cause(),
                             )
         return records.get("result", {})
 

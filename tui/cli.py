@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   mlc-wizard --preset demo.toml --dry-run                show the commands, run nothing
   mlc-wizard --preset my.toml --set quantization.mode=q0f16 --output dist/my
   mlc-wizard verify dist/my                              check an export again
+  mlc-wizard explain build.log                           name the known failure in a log
 """
 
 
@@ -49,6 +50,18 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print checks as JSON, one a line"
     )
+    explain = commands.add_parser(
+        "explain",
+        help="name the known failure in a log",
+        description="Name the known failures in a log, the most likely cause first: exit code 0 if there "
+        "is one, 1 if there is none.",
+    )
+    explain.add_argument(
+        "log", metavar="LOG", help="a file, the folder of an export, or - for standard input"
+    )
+    explain.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print findings as JSON, one a line"
+    )
     return top
 
 
@@ -75,6 +88,10 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.command == "verify":
             return headless.verify(arguments.directory, as_json=arguments.json)
+        if arguments.command == "explain":
+            from engine.explain.command import explain
+
+            return explain(arguments.log, as_json=arguments.json)
         if arguments.list_presets:
             return headless.list_presets(as_json=arguments.json)
         if arguments.preset is None:

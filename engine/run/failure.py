@@ -9,9 +9,12 @@ from typing import Any
 
 from engine.errors import NotAuthorizedError, StageError, ToolchainError, UsageError, WizardError
 from engine.events import StageName
+from engine.explain import Finding
+from engine.explain.match import QUOTED
 from engine.run.disk import no_space
 
 _NO_SPACE = re.compile(r"No space left on device|not enough space on the disk|Disk quota exceeded")
+_LONGEST = 300
 _KINDS: dict[object, type[WizardError]] = {2: UsageError, 3: ToolchainError, 4: NotAuthorizedError}
 
 
@@ -23,11 +26,12 @@ def of_stage(
     *,
     output: Path,
     remedy: str,
+    cause: Finding | None = None,
 ) -> WizardError:
     """Why `stage` ended with exit code `code` (128 + n for signal n).
 
-    `told` is its own error record, if it wrote one; else the last lines, `tail`, have to do, and
-    `remedy`, as when the record has none.
+    `told` is its own error record, if it wrote one; else `cause`, a known failure that was found in
+    what it printed; else the last lines, `tail`, have to do, and `remedy`, as when the record has none.
     """
     if told and told.get("what"):
         return _KINDS.get(told.get("exit_code"), StageError)(
@@ -35,6 +39,14 @@ def of_stage(
         )
     if any(_NO_SPACE.search(line) for line in tail):
         return no_space(output, f"{stage} could not write its files.")
+    if cause is not None:
+        known = cause.known
+        line = cause.line if len(cause.line) <= _LONGEST else f"{cause.line[:_LONGEST]}..."
+        return known.error(
+            f"{stage} failed: {known.title}",
+            why=f"{known.cause}\n{QUOTED}{line}",
+            remedy=f"{known.remedy}\n{remedy}",
+        )
     last = f"Its last line: {tail[-1]}" if tail else "It printed nothing."
     if code <= 128 or os.name != "posix":
         return StageError(f"{stage} failed with exit code {code}.", why=last, remedy=remedy)

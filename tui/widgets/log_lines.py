@@ -10,7 +10,9 @@ from typing import Literal
 
 from rich.cells import cell_len
 
-Kind = Literal["output", "command", "warning", "error", "good"]
+from engine.explain import is_noise
+
+Kind = Literal["output", "command", "noise", "warning", "error", "good"]
 
 SLICE = 250
 """Lines between two looks at the clock."""
@@ -27,6 +29,8 @@ _WARNING = re.compile(r"\b(?i:warning|warn):|\bWARN(?:ING)?\b|\b[A-Z]\w*Warning\
 def severity(line: str) -> Kind:
     """How a line of a child reads."""
     head = line[:_LOOKED_AT]
+    if is_noise(head):
+        return "noise"
     if _ERROR.search(head):
         return "error"
     return "warning" if _WARNING.search(head) else "output"

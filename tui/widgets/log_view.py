@@ -44,6 +44,7 @@ class LogView(ScrollView, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "log-view--clock",
         "log-view--command",
+        "log-view--noise",
         "log-view--warning",
         "log-view--error",
         "log-view--good",
@@ -56,6 +57,7 @@ class LogView(ScrollView, can_focus=True):
         scrollbar-size: 0 1;  /* a bar for long lines would cost a line */
         & > .log-view--clock { color: $foreground-muted; }
         & > .log-view--command { color: $text-primary; text-style: bold; }
+        & > .log-view--noise { color: $foreground-muted; }
         & > .log-view--warning { color: $text-warning; }
         & > .log-view--error { color: $text-error; }
         & > .log-view--good { color: $text-success; }
