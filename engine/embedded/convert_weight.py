@@ -201,10 +201,11 @@ def _block(
     overflowed = 0
     if parameter.plus_one:
         values = quantize.add_one(values)
-    if magnitude >= (limit := quantize.OVERFLOW[how.model_dtype]):
+    dtype = parameter.dtype or how.model_dtype
+    if magnitude >= (limit := quantize.OVERFLOW[dtype]):
         overflowed = int(np.count_nonzero(np.abs(values.astype(np.float32)) >= limit))
     place = layout(parameter, how)
-    arrays = quantize.quantize(values, how, place) if place else (quantize.stored(values, how.model_dtype),)
+    arrays = quantize.quantize(values, how, place) if place else (quantize.stored(values, dtype),)
     return _Block(source=name, rows=len(values), arrays=arrays, overflowed=overflowed)
 
 
@@ -259,8 +260,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for name, count in done.overflowed.items():
         narrate.say(
-            f"warning: {count} values of {name} are beyond the range of {how.model_dtype} and became infinite; "
-            "choose a quantization that computes in float32."
+            f"warning: {count} values of {name} are beyond the range of {how.model_dtype} and became "
+            "infinite; choose a quantization that computes in float32."
         )
     narrate.say(
         f"Wrote {done.metadata['ParamSize']} tensors, {done.nbytes / 2**20:.1f} MiB in {len(done.shards)} "
