@@ -1,7 +1,7 @@
 """Chat templates of the kinds published models have, written anew, each with a tokenizer of its kind.
 
-`MODELS` are committed model folders with a template of their own; `KINDS` names further templates
-(data/chat_templates/*.jinja) and the model whose tokenizer each goes with.
+`GOLDEN` are the committed model folders, `MODELS` those with a template of their own; `KINDS` names
+further templates (data/chat_templates/*.jinja) and the model whose tokenizer each goes with.
 """
 
 import json
@@ -9,11 +9,13 @@ import shutil
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-GOLDEN = {
-    name: DATA / "golden" / name / "hf" for name in ("gemma3_text", "llama", "llama_tied", "llama3_rope")
-}
-MODELS = GOLDEN | {
-    name: DATA / "templates" / name for name in ("gemma", "gpt_neox", "mistral", "phi3", "qwen2")
+GOLDEN = {path.name: path / "hf" for path in sorted((DATA / "golden").iterdir())}
+MODELS = {
+    name: GOLDEN[name]
+    for name in (
+        *("gemma3_text", "llama", "llama_tied", "llama3_rope"),
+        *("gemma", "gpt_neox", "mistral", "phi3", "qwen2"),
+    )
 }
 KINDS = {
     "llama-3.1": "llama_tied",  # a system turn is always there and tells the date

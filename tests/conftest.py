@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from webgpu_kernels.device import WebGPU
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
-FAMILIES = ("gemma3_text", "llama", "llama_tied", "llama3_rope")
+COMPILED = ("gemma3_text", "llama", "llama_tied", "llama3_rope")
+FAMILIES = (
+    *COMPILED,
+    *("gemma", "gemma2", "gpt_neox", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "stablelm"),
+)
+"""Every golden model, and those of them whose libraries the tests of logits build."""
 
 # No test may depend on how busy the machine is.
 settings.register_profile("mlc-wizard", deadline=None)

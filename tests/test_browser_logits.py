@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser.harness import Browser, Page
-from conftest import FAMILIES
+from conftest import COMPILED
 from exports import GOLDEN, LIBRARY, QUANTIZATIONS, decoder, export
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
@@ -38,7 +38,7 @@ def _error(found: NDArray[Any], want: NDArray[Any]) -> float:
 
 
 @pytest.mark.parametrize("quantization", ["q0f32", "q4f32_1"])
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", COMPILED)
 def test_logits_at_every_step_past_the_window(browser: Browser, model: str, quantization: str) -> None:
     """A chunk longer than the window, a short chunk on the cache, then token by token."""
     reference = _reference(model)
@@ -57,7 +57,7 @@ def test_logits_at_every_step_past_the_window(browser: Browser, model: str, quan
     assert max(errors) < TOLERANCE
 
 
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", COMPILED)
 def test_greedy_tokens(browser: Browser, model: str) -> None:
     reference = _reference(model)
     page = _load(browser, export(model, "q4f32_1", "webgpu"))

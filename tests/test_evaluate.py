@@ -138,7 +138,7 @@ WRONG = {
             dataclasses.replace(layer, window=layer.window and layer.window + 1) for layer in spec.layers
         ),
     ),
-    "no qk norm": lambda spec: dataclasses.replace(spec, qk_norm=False),
+    "no qk norm": lambda spec: dataclasses.replace(spec, qk_norm=None),
     "swapped thetas": with_swapped_thetas,
     "no embedding scale": lambda spec: dataclasses.replace(spec, embedding_scale=1.0),
     "another attention scale": lambda spec: dataclasses.replace(spec, attention_scale=32**-0.5),

@@ -1,13 +1,13 @@
 """gen_config against mlc_llm's own output, and everything it refuses or warns of."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_templates import MODELS
+from chat_templates import GOLDEN as MODELS
+from gen_config_differences import DIFFERENCES
 
 from engine.embedded.__main__ import main
 from engine.embedded.compile import read_config
@@ -25,56 +25,6 @@ from engine.model.config import normalise
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 ASKED = Sizes(context_window_size=256, prefill_chunk_size=64)
-
-OWN_TEMPLATE = "ours is derived from the model's own chat template, mlc_llm's is a template by name"
-NO_PLACEHOLDERS = (
-    "WebLLM fills role_templates with JavaScript's String.replace, which garbles messages with '$$' or '$&'; "
-    "every MLC runtime takes a message as it is where there is no entry"
-)
-EMPTY_SYSTEM = "the model's template writes nothing for a chat without system message, and so must WebLLM"
-NO_DEFAULT = "the model's own template has no default system message"
-ABSENT_IDS = "mlc_llm's ids are those of another tokenizer; these are of this one"
-IDS_STOP = "WebLLM stops at the token id before it is text, so a string for it is not needed"
-COMMON = {
-    "conv_template.name": OWN_TEMPLATE,
-    "conv_template.role_templates.user": NO_PLACEHOLDERS,
-    "conv_template.role_templates.assistant": NO_PLACEHOLDERS,
-    "conv_template.role_templates.tool": NO_PLACEHOLDERS,
-    "conv_template.render_empty_system_message": EMPTY_SYSTEM,
-}
-LLAMA_3 = COMMON | {
-    "conv_template.system_message": NO_DEFAULT,
-    "conv_template.system_prefix_token_ids": ABSENT_IDS,
-    "conv_template.roles.tool": "the model's own template calls the role of tool messages tool, not ipython",
-    "conv_template.stop_token_ids": ABSENT_IDS,
-}
-DIFFERENCES = {
-    "llama_tied": LLAMA_3,
-    "llama3_rope": LLAMA_3,
-    "llama": COMMON
-    | {
-        "conv_template.system_message": NO_DEFAULT,
-        "conv_template.roles.user": "BOS is in the prefix ids and in seps; mlc_llm may write it twice",
-        "conv_template.roles.assistant": "' [/INST]' ends the question, so that it is tokenized with it",
-        "conv_template.roles.tool": "the model's own template has no tool messages",
-        "conv_template.seps": "' [/INST]' ends the question, and BOS follows each reply",
-        "conv_template.role_content_sep": "the tokenizer itself puts the space before a piece",
-        "conv_template.role_empty_sep": "the model's template ends at [/INST], without a space",
-        "conv_template.stop_str": IDS_STOP,
-    },
-    "gemma3_text": COMMON
-    | {
-        "sliding_window_size": "WebLLM refuses two windows; Gemma 3's are of layers, in text_config",
-        "model_config.sliding_window_size": "as above: the model as a whole has none",
-        "model_config.text_config.context_window_size": "the model says 512; mlc_llm raises it to 8192",
-        "model_config.text_config.prefill_chunk_size": "it cannot be above that context",
-        "conv_template.system_template": "the system message stands in the first user turn, not before it",
-        "conv_template.add_role_after_system_message": "as above: that turn's role is already written",
-        "conv_template.system_prefix_token_ids": ABSENT_IDS,
-        "conv_template.stop_str": IDS_STOP,
-        "conv_template.stop_token_ids": ABSENT_IDS,
-    },
-}
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> set[str]:
@@ -193,7 +143,7 @@ def test_files_are_written_whole_and_nothing_is_left(tmp_path: Path) -> None:
 
 def test_all_tokenizer_files_are_copied_in_mlc_llms_order(tmp_path: Path) -> None:
     source = tmp_path / "hf"
-    shutil.copytree(MODELS["qwen2"].parent / "qwen2", source)
+    shutil.copytree(MODELS["qwen2"], source, ignore=shutil.ignore_patterns("config.json"))
     shutil.copyfile(MODELS["llama"] / "config.json", source / "config.json")
     for name in ("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"):
         (source / name).write_text("{}", encoding="utf-8")
@@ -261,17 +211,6 @@ def test_sizes_that_cannot_be(sizes: Sizes, words: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def rolling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes llama a family whose cache rolls in mlc_llm, as Mistral's does."""
-    llama = FAMILIES["llama"]
-
-    def model_config(config: Any) -> dict[str, Any]:
-        return llama.model_config(config) | {"sliding_window_size": 24, "attention_sink_size": 4}
-
-    monkeypatch.setitem(FAMILIES, "llama", dataclasses.replace(llama, model_config=model_config))
-
-
 @pytest.mark.parametrize(
     ("sizes", "window", "sink", "prefill"),
     [
@@ -281,9 +220,9 @@ def rolling(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_rolling_window_takes_the_place_of_the_context(
-    sizes: Sizes, window: int, sink: int, prefill: int, rolling: None, tmp_path: Path
+    sizes: Sizes, window: int, sink: int, prefill: int, tmp_path: Path
 ) -> None:
-    config = made("llama", tmp_path / "out", sizes=sizes).config
+    config = made("mistral", tmp_path / "out", sizes=sizes).config
     for place in (config, config["model_config"]):
         assert (place["context_window_size"], place["sliding_window_size"]) == (-1, window)
         assert (place["attention_sink_size"], place["prefill_chunk_size"]) == (sink, prefill)
@@ -301,9 +240,9 @@ def test_a_rolling_window_takes_the_place_of_the_context(
         (Sizes(attention_sink_size=4), "--attention-sink-size 4 is not possible"),
     ],
 )
-def test_rolling_windows_that_cannot_be(sizes: Sizes, words: str, rolling: None, tmp_path: Path) -> None:
+def test_rolling_windows_that_cannot_be(sizes: Sizes, words: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        made("llama", tmp_path / "out", sizes=sizes)
+        made("mistral", tmp_path / "out", sizes=sizes)
     assert words in caught.value.what
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FAMILIES
+from conftest import COMPILED
 from exports import CHUNK, GOLDEN, LIBRARY, QUANTIZATIONS, decoder, export, source
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
@@ -65,7 +65,7 @@ def _worst(model: LocalModel, ids: list[int], want: NDArray[Any]) -> float:
     return max(errors)
 
 
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", COMPILED)
 def test_source_weights(model: str) -> None:
     reference = _reference(model)
     error = _worst(_source_model(model), reference["input_ids"].tolist(), reference["logits"])
@@ -73,7 +73,7 @@ def test_source_weights(model: str) -> None:
 
 
 @pytest.mark.parametrize("quantization", ["q0f32", "q4f32_1"])
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", COMPILED)
 def test_float32_exports(model: str, quantization: str) -> None:
     reference = _reference(model)
     want = reference[f"logits_{quantization}"]
@@ -82,7 +82,7 @@ def test_float32_exports(model: str, quantization: str) -> None:
 
 
 @pytest.mark.parametrize("quantization", ["q0f16", "q4f16_1"])
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", COMPILED)
 def test_float16_exports_against_their_stored_weights(model: str, quantization: str) -> None:
     """What float16 costs here is the rounding of the KV cache: activations are float32."""
     folder = export(model, quantization, "cpu")
@@ -93,7 +93,7 @@ def test_float16_exports_against_their_stored_weights(model: str, quantization: 
     assert _worst(_model(model, quantization), ids.tolist(), want) < F16_TOLERANCE
 
 
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", COMPILED)
 def test_transformers_5_config(model: str) -> None:
     reference = _reference(model)
     found = _model(model, "q0f32", transformers=5)
@@ -103,7 +103,7 @@ def test_transformers_5_config(model: str) -> None:
     assert _error(logits, want[-1], float(want.std())) < F32_TOLERANCE
 
 
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", COMPILED)
 def test_greedy_tokens_and_a_second_turn(model: str) -> None:
     """The reference's greedy run, then the same prompt again on the kept cache: more than the window."""
     reference = _reference(model)

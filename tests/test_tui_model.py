@@ -40,8 +40,8 @@ def in_hub_cache(home: Path, repo_id: str, model: Path) -> None:
 async def type_source(pilot, text: str) -> None:
     """Type, and let the hand rest."""
     await pilot.press(*("space" if key == " " else key for key in text))
-    await pilot.pause(0.5)
-    await settled(pilot)
+    await pilot.pause()
+    await until(pilot, lambda: pilot.app.screen._timer is None, "a look at what was typed")
 
 
 def state(app: WizardApp) -> str:

@@ -27,7 +27,7 @@ def rows(facts: ModelFacts) -> list[Row]:
         found.append(("window", f"{facts.window:,} tokens in some layers"))
     found += [
         ("weights", f"{megabytes(facts.source_bytes)} of {facts.dtype or 'unknown type'}"),
-        *([("download", f"{megabytes(facts.download_bytes)}, when the export runs")] if facts.remote else []),
+        *([("to fetch", f"{megabytes(facts.download_bytes)}, when the export runs")] if facts.remote else []),
         ("tokenizer", ", ".join(facts.tokenizer_files)),
         ("chat template", "yes" if facts.has_chat_template else "none, as base models have none"),
     ]

@@ -45,7 +45,7 @@ def verify(output: Path, library: Path, config: dict[str, Any], report: Report) 
         return
     stored = evaluate.stored_weights(output, family.parameters(spec), quantization)
     fed = np.asarray([*prompt, *tokens[:-1]], np.int64)
-    want = evaluate.logits(spec, stored, fed)[len(prompt) - 1 :]
+    want = evaluate.logits(spec, stored, fed, context=config["context_window_size"])[len(prompt) - 1 :]
     worst = float(np.abs(steps - want).max() / want.std())
     tolerance = TOLERANCES[quantization.model_dtype]
     problems = []

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.catalog import Quantization
+from engine.embedded import formulas
 from engine.embedded.spec import DecoderSpec, LayerSpec, Parameter, RopeScaling
 from engine.errors import StageError
 
@@ -199,8 +200,16 @@ class SourceWeights(Mapping[str, Matrix]):
     def __getitem__(self, role: str) -> Matrix:
         parameter = self._parameters[role]
         parts = [self._tensor(source) for source in parameter.sources]
+        if parameter.transpose:
+            parts = [part.T for part in parts]
+        if heads := parameter.interleaved_heads:
+            by_head = parts[0].reshape(heads, 3, -1, *parameter.shape[1:])
+            parts = [by_head.swapaxes(0, 1).reshape(parameter.shape)]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return _Plain(joined, parameter.plus_one)
+
+    def __contains__(self, role: object) -> bool:
+        return role in self._parameters
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parameters)
@@ -209,14 +218,22 @@ class SourceWeights(Mapping[str, Matrix]):
         return len(self._parameters)
 
 
-def rope_frequencies(head_dim: int, layer: LayerSpec) -> npt.NDArray[np.float64]:
-    """Radians per position of each of the head_dim / 2 rotated pairs."""
-    frequencies = layer.rope_theta ** -(np.arange(0, head_dim, 2) / head_dim)
-    return frequencies if layer.rope_scaling is None else _scaled(frequencies, layer.rope_scaling)
+def rope_frequencies(
+    rotary_dim: int, layer: LayerSpec, context: int | None = None
+) -> npt.NDArray[np.float64]:
+    """Radians per position of each of the rotary_dim / 2 rotated pairs, in sequences of up to `context`."""
+    frequencies = layer.rope_theta ** -(np.arange(0, rotary_dim, 2) / rotary_dim)
+    return frequencies if layer.rope_scaling is None else _scaled(frequencies, layer.rope_scaling, context)
 
 
-def _scaled(frequencies: npt.NDArray[np.float64], scaling: RopeScaling) -> npt.NDArray[np.float64]:
-    """As `_compute_linear_scaling_rope_parameters` and `_compute_llama3_parameters` of transformers."""
+def _scaled(
+    frequencies: npt.NDArray[np.float64], scaling: RopeScaling, context: int | None
+) -> npt.NDArray[np.float64]:
+    """As `_compute_{linear_scaling_rope,llama3,longrope}_parameters` of transformers."""
+    if scaling.rope_type == "longrope":
+        is_long = context is not None and context > scaling.original_max_position_embeddings
+        factors = np.array(scaling.long_factor if is_long else scaling.short_factor, np.float64)
+        return np.asarray(frequencies / factors, np.float64)
     slow = frequencies / scaling.factor
     if scaling.rope_type == "linear":
         return slow
@@ -227,95 +244,113 @@ def _scaled(frequencies: npt.NDArray[np.float64], scaling: RopeScaling) -> npt.N
     return kept * frequencies + (1.0 - kept) * slow
 
 
-def _rope(x: F32, frequencies: npt.NDArray[np.float64]) -> F32:
-    """Rotate [n, heads, head_dim]: element i with element i + head_dim / 2, at positions 0..n-1."""
-    angles = np.arange(x.shape[0])[:, None, None] * frequencies
-    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-    low, high = np.split(x, 2, axis=-1)
-    return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
+class _Evaluation:
+    """One pass of a decoder over a whole sequence."""
 
+    def __init__(self, spec: DecoderSpec, weights: Weights, context: int) -> None:
+        self.spec = spec
+        self.weights = weights
+        self.context = context
 
-def _rms_norm(x: F32, weight: F32, epsilon: float) -> F32:
-    mean = np.mean(np.square(x), axis=-1, keepdims=True)
-    return np.asarray(x / np.sqrt(mean + np.float32(epsilon)) * weight, np.float32)
+    def norm(self, x: F32, role: str) -> F32:
+        compute = formulas.rms_norm if self.spec.norm == "rms" else formulas.layer_norm
+        return self._biased(compute(x, self.weights[role][:], self.spec.norm_eps), role)
 
+    def linear(self, x: F32, role: str) -> F32:
+        return self._biased(x @ self.weights[role][:].T, role)
 
-def _activation(spec: DecoderSpec, x: F32) -> F32:
-    if spec.activation == "silu":
-        # exp overflows to inf for large -x, and x / inf is the right 0.
-        with np.errstate(over="ignore"):
-            return np.asarray(x / (1 + np.exp(-x)), np.float32)
-    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
-    return np.asarray(0.5 * x * (1 + np.tanh(inner)), np.float32)
+    def _biased(self, x: F32, role: str) -> F32:
+        bias = f"{role}.bias"
+        return x + self.weights[bias][:] if bias in self.weights else x
 
+    def layer(self, index: int, x: F32) -> F32:
+        """One decoder layer over the hidden states [n, hidden_size]."""
+        spec, name = self.spec, f"layers.{index}."
+        before, behind = spec.norm_placement != "post", spec.norm_placement != "pre"
+        start = x
+        h = self.norm(x, f"{name}attention_norm") if before else x
+        attended = self._attention(index, h)
+        if behind:
+            attended = self.norm(attended, f"{name}attention_out_norm")
+        if not spec.parallel_residual:
+            x = x + attended
+        if before and not spec.shared_norm:
+            h = self.norm(x, f"{name}mlp_norm")
+        elif not spec.shared_norm:
+            h = x
+        out = self._mlp(index, h)
+        if behind:
+            out = self.norm(out, f"{name}mlp_out_norm")
+        return start + attended + out if spec.parallel_residual else x + out
 
-def _attention(spec: DecoderSpec, layer: LayerSpec, q: F32, k: F32, v: F32) -> F32:
-    """Causal attention of [n, heads, head_dim] queries, in blocks of rows; returns [n, heads * head_dim]."""
-    n, heads, d = q.shape
-    groups = heads // spec.num_key_value_heads
-    grouped = q.reshape(n, spec.num_key_value_heads, groups, d)
-    out = np.empty((n, spec.num_key_value_heads, groups, d), np.float32)
-    for begin in range(0, n, 256):
-        end = min(begin + 256, n)
-        first = 0 if layer.window is None else max(0, begin - layer.window + 1)
-        distance = np.arange(begin, end)[:, None] - np.arange(first, end)[None, :]
-        hidden = distance < 0
-        if layer.window is not None:
-            hidden |= distance >= layer.window
-        scores = np.einsum("qhgd,khd->hgqk", grouped[begin:end], k[first:end], optimize=True)
-        scores = np.where(hidden, np.float32(-np.inf), scores * np.float32(spec.attention_scale))
-        scores = np.exp(scores - scores.max(-1, keepdims=True))
-        scores /= scores.sum(-1, keepdims=True)
-        out[begin:end] = np.einsum("hgqk,khd->qhgd", scores, v[first:end], optimize=True)
-    return out.reshape(n, heads * d)
+    def _mlp(self, index: int, x: F32) -> F32:
+        name, act = f"layers.{index}.", self.spec.activation
+        if self.spec.gated_mlp:
+            gate, up = np.split(self.linear(x, f"{name}gate_up"), 2, axis=-1)
+            return self.linear(formulas.activate(gate, act) * up, f"{name}down")
+        return self.linear(formulas.activate(self.linear(x, f"{name}up"), act), f"{name}down")
 
+    def _attention(self, index: int, x: F32) -> F32:
+        spec, layer, name = self.spec, self.spec.layers[index], f"layers.{index}."
+        q, k, v = self._qkv(index, x)
+        if spec.qk_norm is not None:
+            q, k = self._qk_norm(q, f"{name}q_norm"), self._qk_norm(k, f"{name}k_norm")
+        if spec.rotary_dim:
+            frequencies = rope_frequencies(spec.rotary_dim, layer, self.context)
+            factor = layer.rope_scaling.attention_factor if layer.rope_scaling else 1.0
+            q, k = (formulas.rotate(part, frequencies, factor) for part in (q, k))
+        out = formulas.attention(
+            q, k, v, scale=spec.attention_scale, window=layer.window, softcap=spec.attention_softcap
+        )
+        return self.linear(out, f"{name}attention_out")
 
-def _layer(spec: DecoderSpec, weights: Weights, index: int, x: F32) -> F32:
-    """One decoder layer over the hidden states [n, hidden_size]."""
-    layer, name = spec.layers[index], f"layers.{index}."
-    n, d = x.shape[0], spec.head_dim
-    q_size, kv_size = spec.num_attention_heads * d, spec.num_key_value_heads * d
+    def _qkv(self, index: int, x: F32) -> tuple[F32, F32, F32]:
+        """Queries, keys and values, [n, heads, head_dim] each."""
+        spec, name, n, d = self.spec, f"layers.{index}.", x.shape[0], self.spec.head_dim
+        if spec.qkv_layout == "joined":
+            q_size, kv_size = spec.num_attention_heads * d, spec.num_key_value_heads * d
+            parts = np.split(self.linear(x, f"{name}qkv"), [q_size, q_size + kv_size], axis=-1)
+        else:
+            parts = [self.linear(x, f"{name}{role}") for role in "qkv"]
+        q, k, v = (part.reshape(n, -1, d) for part in parts)
+        return q, k, v
 
-    def norm(role: str, value: F32) -> F32:
-        return _rms_norm(value, weights[name + role][:], spec.norm_eps)
-
-    def linear(role: str, value: F32) -> F32:
-        return value @ weights[name + role][:].T
-
-    h = norm("attention_norm", x)
-    if spec.qkv_layout == "joined":
-        q, k, v = np.split(linear("qkv", h), [q_size, q_size + kv_size], axis=-1)
-    else:
-        q, k, v = (linear(role, h) for role in "qkv")
-    q, k, v = (part.reshape(n, -1, d) for part in (q, k, v))
-    if spec.qk_norm:
-        q, k = norm("q_norm", q), norm("k_norm", k)
-    frequencies = rope_frequencies(d, layer)
-    h = _attention(spec, layer, _rope(q, frequencies), _rope(k, frequencies), v)
-    h = linear("attention_out", h)
-    sandwich = spec.norm_placement == "sandwich"
-    x = x + (norm("attention_out_norm", h) if sandwich else h)
-    h = norm("mlp_norm", x)
-    gate, up = np.split(linear("gate_up", h), 2, axis=-1)
-    h = linear("down", _activation(spec, gate) * up)
-    return x + (norm("mlp_out_norm", h) if sandwich else h)
+    def _qk_norm(self, x: F32, role: str) -> F32:
+        whole = x if self.spec.qk_norm == "head" else x.reshape(x.shape[0], -1)
+        normed = formulas.rms_norm(whole, self.weights[role][:], self.spec.norm_eps)
+        return normed.reshape(x.shape)
 
 
 def logits(
-    spec: DecoderSpec, weights: Weights, input_ids: npt.NDArray[np.integer[Any]], *, last_only: bool = False
+    spec: DecoderSpec,
+    weights: Weights,
+    input_ids: npt.NDArray[np.integer[Any]],
+    *,
+    last_only: bool = False,
+    context: int | None = None,
 ) -> F32:
-    """Logits float32 [n, vocab_size] of `input_ids` [n] at positions 0..n-1; [1, V] if `last_only`."""
+    """Logits float32 [n, vocab_size] of `input_ids` [n] at positions 0..n-1; [1, V] if `last_only`.
+
+    `context` is how many tokens a sequence may have, which longrope depends on: for a compiled model
+    its context window. By default it is n, as transformers takes it.
+    """
+    ids = np.asarray(input_ids)
+    pass_ = _Evaluation(spec, weights, ids.size if context is None else context)
     embedding = weights["embedding"]
-    x = embedding[np.asarray(input_ids)] * np.float32(spec.embedding_scale)
+    x = embedding[ids] * np.float32(spec.embedding_scale)
+    if spec.position_embeddings == "learned":
+        x = x + weights["positions"][: ids.size]
     for index in range(len(spec.layers)):
-        x = _layer(spec, weights, index, x)
+        x = pass_.layer(index, x)
     if last_only:
         x = x[-1:]
-    x = _rms_norm(x, weights["norm"][:], spec.norm_eps)
+    x = pass_.norm(x, "norm")
     head = embedding if spec.tie_word_embeddings else weights["head"]
     out = np.empty((x.shape[0], spec.vocab_size), np.float32)
     # A vocabulary of 262144 rows would be a gigabyte at once.
     for begin in range(0, spec.vocab_size, _ROWS_AT_ONCE):
         rows = slice(begin, min(begin + _ROWS_AT_ONCE, spec.vocab_size))
         out[:, rows] = x @ head[rows].T
-    return out
+    if spec.head_bias:
+        out += weights["head.bias"][:]
+    return formulas.softcapped(out, spec.logit_softcap)

@@ -167,7 +167,7 @@ def generate(
     awq.check(hf_config, family.model_type)
     try:
         model = family.model_config(hf_config)
-        family.spec(model)
+        spec = family.spec(model)
         for size in ("vocab_size", "context_window_size"):
             model[size] = int(model[size])
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
@@ -177,6 +177,13 @@ def generate(
             remedy="Download config.json again, or name another --model-type.",
         ) from error
     warnings = _apply_sizes(model, sizes)
+    if spec.max_positions and model["context_window_size"] > spec.max_positions:
+        raise UsageError(
+            f"--context-window-size {model['context_window_size']} is above the {spec.max_positions} positions "
+            "of this model.",
+            why="It learned an embedding for each position, and has none for later ones.",
+            remedy=f"Give --context-window-size {spec.max_positions} or less.",
+        )
     rolling = sizes.sliding_window_size or -1
     choice = choose_conversation(folder, conv_template)
     active = folder.tokenizer.get_vocab_size(with_added_tokens=True)

@@ -8,15 +8,18 @@ from engine.catalog import Quantization
 from engine.embedded import awq, narrate
 from engine.embedded.families.base import JSON
 from engine.embedded.families.registry import family_of
+from engine.embedded.locate import located
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError
 from engine.model.config import normalise
 from engine.model.files import disk_errors_told, read_json_object
 from engine.model.lora import MergedSource, open_adapter
+from engine.model.rearranged import Order, RearrangedSource
 from engine.model.tensors import SourceFormat, TensorSource, open_tensors
 
-# Rotary frequencies that old checkpoints store beside their weights; everyone recomputes them.
-_IGNORED_SUFFIX = "rotary_emb.inv_freq"
+# Rotary frequencies and causal masks that old checkpoints store beside their weights; everyone
+# recomputes them.
+_IGNORED = ("rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".attention.bias")
 _HEAD = "lm_head.weight"
 
 
@@ -60,14 +63,29 @@ def open_checkpoint(
     if quantization.from_awq:
         parameters = awq.packed(parameters)
     tensors = open_tensors(source or config_path.parent, source_format)
+    parameters = located(parameters, tensors)
     if unused := check_tensors(parameters, tensors, spec):
         shown = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
         narrate.say(f"warning: {len(unused)} tensors of the source have no place in this model: {shown}.")
     if lora_adapter is not None:
         tensors = merged = with_adapter(parameters, tensors, spec, lora_adapter)
         narrate.say(f"Merging the adapter {lora_adapter} into {len(merged.changed)} tensors.")
+    if orders := _orders(parameters):
+        tensors = RearrangedSource(tensors, orders)
     ordered = storage_order(parameters, tensors)
     return Checkpoint(tensors=tensors, parameters=ordered, parameters_read=_parameters_read(ordered, tensors))
+
+
+def _orders(parameters: Iterable[Parameter]) -> dict[str, Order]:
+    """The source tensors whose elements have another order than those of the export."""
+    orders: dict[str, Order] = {}
+    for parameter in parameters:
+        for name in parameter.sources:
+            if parameter.transpose:
+                orders[name] = "transposed"
+            elif parameter.interleaved_heads:
+                orders[name] = parameter.interleaved_heads
+    return orders
 
 
 def storage_order(parameters: Iterable[Parameter], tensors: TensorSource) -> tuple[Parameter, ...]:
@@ -76,9 +94,10 @@ def storage_order(parameters: Iterable[Parameter], tensors: TensorSource) -> tup
     Files come in the order in which the source first names them, within a file its tensors as the
     source lists them, and each tensor brings the parameters that it is a part of and that have not
     come yet. (The source's list is the index's weight_map, or a single file's tensors by offset.)
+    Of the two that GPT-2's embedding is, the head comes first.
     """
     by_source: dict[str, list[Parameter]] = {}
-    for parameter in parameters:
+    for parameter in sorted(parameters, key=lambda p: p.kind != "head"):
         for name in parameter.sources:
             by_source.setdefault(name, []).append(parameter)
     by_file: dict[Path, list[str]] = {}
@@ -106,7 +125,7 @@ def _parameters_read(order: Iterable[Parameter], tensors: TensorSource) -> int:
                 info.size
                 for file in needed - held
                 for info in tensors.files[file]
-                if not info.name.endswith(_IGNORED_SUFFIX)
+                if not info.name.endswith(_IGNORED)
             )
             held = needed
     return count
@@ -170,11 +189,18 @@ def check_tensors(
         infos = [tensors.info(name) for name in parameter.sources]
         for info in infos:
             info.check_dtype(integers=parameter.kind == "integers")
-        if _joined_shape([info.shape for info in infos], parameter.axis) != parameter.shape:
+        shapes = [info.shape[::-1] if parameter.transpose else info.shape for info in infos]
+        if _joined_shape(shapes, parameter.axis) != parameter.shape:
             raise _wrong_shape(parameter, tensors)
     # The head of a tied model has the values of its embedding, saved twice.
-    used |= {_HEAD} if spec.tie_word_embeddings else set()
-    return tuple(name for name in tensors.names if name not in used and not name.endswith(_IGNORED_SUFFIX))
+    used |= {_HEAD} if _shares_head(parameters, spec) else set()
+    return tuple(name for name in tensors.names if name not in used and not name.endswith(_IGNORED))
+
+
+def _shares_head(parameters: Iterable[Parameter], spec: DecoderSpec) -> bool:
+    """Whether the head has the weights of the embedding, stored once or, for GPT-2, twice."""
+    sources = [p.sources for p in parameters if p.kind in ("embedding", "head")]
+    return spec.tie_word_embeddings or len(set(sources)) < len(sources)
 
 
 def _joined_shape(shapes: list[tuple[int, ...]], axis: int) -> tuple[int, ...] | None:
@@ -199,7 +225,7 @@ def with_adapter(
     adapter = open_adapter(folder)
     merged = adapter.merged_into(tensors)
     embedding = {name for p in parameters if p.kind == "embedding" for name in p.sources}
-    if spec.tie_word_embeddings and not adapter.ties_weights and embedding.intersection(merged.changed):
+    if _shares_head(parameters, spec) and not adapter.ties_weights and embedding.intersection(merged.changed):
         raise UsageError(
             f"The adapter {folder} changes the embedding, which is also the output head of this model.",
             why="It was trained with a head that stays as it is; merged, it would change both.",

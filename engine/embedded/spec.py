@@ -7,6 +7,8 @@ parameters that go with it. Nothing here imports TVM, so that sizes can be compu
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.catalog import ModelDtype
+
 Activation = Literal["silu", "gelu_tanh", "gelu"]
 """`gelu` is the exact one, with erf; `gelu_tanh` is also what transformers calls gelu_new."""
 ParameterKind = Literal["embedding", "positions", "linear", "head", "norm", "bias", "integers", "scales"]
@@ -54,8 +56,8 @@ class DecoderSpec:
     with `shared_norm` from one norm of x.
 
     `qk_norm`: an RMS norm of queries and keys before rope, over each head or over the full projection.
-    `qkv_layout`: how q, k and v are stored: three matrices, one after the other in one matrix, or in
-    one matrix as [heads, 3, head_dim]. `gated_mlp`: down(act(gate) * up), else down(act(up)).
+    `qkv_layout`: how q, k and v are stored: in three matrices, or one after the other in one.
+    `gated_mlp`: down(act(gate) * up), else down(act(up)).
 
     `rotary_dim`: how many of the head_dim elements of a head are rotated, the first ones; 0 for none.
     `learned` position embeddings are rows of a table of `max_positions`, added to the embeddings.
@@ -84,7 +86,7 @@ class DecoderSpec:
     parallel_residual: bool = False
     shared_norm: bool = False
     qk_norm: Literal["head", "full"] | None = None
-    qkv_layout: Literal["apart", "joined", "per_head"] = "joined"
+    qkv_layout: Literal["apart", "joined"] = "joined"
     qkv_bias: bool = False
     attention_out_bias: bool = False
     mlp_bias: bool = False
@@ -106,8 +108,10 @@ class Parameter:
     `gate_up`, `up` or `down`; the bias that belongs to one of these has `.bias` at its end.
 
     `sources` are joined along `axis` in their own dtype, then `plus_one` is added in that dtype,
-    then the result is cast. Linear weights are [out_features, in_features]; the sources of a
-    `transpose` parameter are stored the other way round. Norms and biases are [features].
+    then the result is cast, to `dtype` where that is not the quantization's model dtype. Linear
+    weights are [out_features, in_features], norms and biases [features]. The sources of a `transpose`
+    parameter are stored the other way round. Where q, k and v of the same head lie together in the
+    source, rows [heads, 3, head_dim], `interleaved_heads` is the number of heads.
     """
 
     name: str
@@ -117,4 +121,6 @@ class Parameter:
     role: str
     plus_one: bool = False
     transpose: bool = False
+    interleaved_heads: int = 0
+    dtype: ModelDtype | None = None
     axis: int = 0

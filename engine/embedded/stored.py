@@ -53,7 +53,9 @@ def stored_tensors(parameter: Parameter, quantization: Quantization) -> tuple[St
     the transposes of both where the layout is KN. See `engine.embedded.awq` for its three.
     """
     if not is_quantized(parameter, quantization):
-        dtype = "uint32" if parameter.kind == "integers" else quantization.model_dtype
+        dtype: str = parameter.dtype or quantization.model_dtype
+        if parameter.kind == "integers":
+            dtype = "uint32"
         return (StoredTensor(name=parameter.name, shape=parameter.shape, dtype=dtype),)
     rows, columns = parameter.shape
     if quantization.from_awq:

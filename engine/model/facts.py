@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.embedded import awq
+from engine.embedded.locate import located
 from engine.embedded.source import check_tensors, decoder_of, storage_order, with_adapter
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError, WizardError
@@ -139,6 +140,7 @@ def read(
     packed: tuple[Parameter, ...] = ()
     source = (remote.tensors or TensorSource({}, {})) if remote else open_tensors(folder)
     spec, parameters, unsupported = _decoder(config, model_type)
+    parameters = located(parameters, source)
     if spec is not None and method == "awq":
         packed = awq.packed(parameters)
     if spec is not None and (remote is None or remote.tensors):

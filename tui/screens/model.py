@@ -13,7 +13,7 @@ from textual.timer import Timer
 from textual.widgets import Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine.errors import HubUnreachable, WizardError
+from engine.errors import HubUnreachable, NotAuthorizedError, WizardError
 from engine.model import nearby
 from engine.model import source as model_source
 from engine.model.nearby import Nearby
@@ -230,7 +230,8 @@ config.json says.
         if isinstance(error, HubUnreachable):
             return _offline(error), "warning"
         if error is not None:
-            told = "".join(f"\n{part}" for part in (error.why, error.remedy) if part)
+            again = "Enter asks the Hub again." if isinstance(error, NotAuthorizedError) else ""
+            told = "".join(f"\n{part}" for part in (error.why, error.remedy, again) if part)
             return Content.assemble((f"{symbols.FAILED} {error.what}", "$text-error"), told), "error"
         if not draft.is_source_given:
             return "", "muted"

@@ -18,6 +18,7 @@ class Family:
 
     `model_config`: the normalised Hugging Face config (see `engine.model.config.normalise`) to the
     `model_config` that mlc_llm writes, before context and batch sizes are overridden.
+    `aliases` are further model types that a Hugging Face config may state for it.
     `spec`: that `model_config` to a DecoderSpec. `parameters`: what is stored, in decoder order.
     """
 
@@ -26,6 +27,7 @@ class Family:
     model_config: Callable[[JSON], dict[str, Any]]
     spec: Callable[[JSON], DecoderSpec]
     parameters: Callable[[DecoderSpec], tuple[Parameter, ...]]
+    aliases: tuple[str, ...] = ()
 
 
 _LAYER, _ATTENTION, _MLP = "model.layers.{i}.", "model.layers.{i}.self_attn.", "model.layers.{i}.mlp."

@@ -1,4 +1,4 @@
-"""Gemma 3 text models: 270M, 1B and FunctionGemma.
+"""Gemma 3: text models, and the text part of those that also see.
 
 Sandwich norms stored as 1 + w, an RMS norm over each query and key head, five layers with a
 sliding window to one without, and a rope base of its own for each of the two kinds.
@@ -7,9 +7,10 @@ sliding window to one without, and a rope base of its own for each of the two ki
 from typing import Any
 
 from engine.embedded.families.base import JSON, SANDWICH_NAMES, Family, Names, parameters_named
+from engine.embedded.families.common import refuse
 from engine.embedded.families.rope import rope_scaling
 from engine.embedded.spec import DecoderSpec, LayerSpec
-from engine.errors import UsageError
+from engine.model.config import normalise
 
 # mlc_llm's Gemma3TextConfig names these; every other key of the source goes to its `kwargs`.
 _TEXT_FIELDS = (
@@ -25,29 +26,36 @@ _TEXT_FIELDS = (
     "query_pre_attn_scalar",
 )
 _MOVED = ("rope_theta", "rope_scaling", "vocab_size")
+# Those of transformers' Gemma3TextConfig; the text_config of a multimodal model states little else.
 _DEFAULTS = {
     "attention_bias": False,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
     "head_dim": 256,
     "rms_norm_eps": 1e-6,
     "hidden_activation": "gelu_pytorch_tanh",
     "query_pre_attn_scalar": 256,
 }
+_MULTIMODAL_DEFAULTS = {"vocab_size": 262208, "sliding_window": 4096, "max_position_embeddings": 131072}
 
 
 def model_config(config: JSON) -> dict[str, Any]:
     """The fields of mlc_llm's Gemma3Config for a text-only model."""
-    if config.get("attention_bias"):
-        raise UsageError(
-            "config.json says attention_bias = true, which no Gemma 3 model has.",
-            remedy="Check config.json against the model this one was made from.",
-        )
-    for softcap in ("attn_logit_softcapping", "final_logit_softcapping"):
-        if config.get(softcap):
-            raise UsageError(
-                f"config.json sets {softcap}, which Gemma 3 does not have.",
-                remedy="Check config.json against the model this one was made from.",
-            )
+    if "text_config" in config:
+        config = {**_MULTIMODAL_DEFAULTS, **normalise(config["text_config"])}
+    refuse(
+        config,
+        "Gemma 3",
+        attention_bias=False,
+        hidden_activation="gelu_pytorch_tanh",
+        use_bidirectional_attention=False,
+    )
+    # 0 is none, as null is.
+    softcaps = ("attn_logit_softcapping", "final_logit_softcapping")
+    refuse({key: config.get(key) or None for key in softcaps}, "Gemma 3", **dict.fromkeys(softcaps))
     text = {k: config.get(k, _DEFAULTS.get(k)) for k in _TEXT_FIELDS}
+    for name in ("hidden_size", "intermediate_size", "num_hidden_layers"):
+        text[name] = config[name]
     context = config.get("max_position_embeddings", 32768)
     window = config.get("sliding_window") or -1
     return {
@@ -89,7 +97,7 @@ def spec(model: JSON) -> DecoderSpec:
     text = model["text_config"]
     full = LayerSpec(
         rope_theta=float(text["position_embedding_base"]),
-        rope_scaling=rope_scaling(text["rope_scaling"]),
+        rope_scaling=rope_scaling(text["rope_scaling"], text["head_dim"]),
     )
     window = text["sliding_window_size"]
     local = LayerSpec(
@@ -128,7 +136,8 @@ NAMES: Names = {role: _stored(given) for role, given in SANDWICH_NAMES.items()}
 
 FAMILY = Family(
     model_type="gemma3_text",
-    architectures=("Gemma3ForCausalLM",),
+    architectures=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+    aliases=("gemma3",),
     model_config=model_config,
     spec=spec,
     parameters=parameters_named(NAMES),
