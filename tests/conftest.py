@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from runner_stand_ins import StandIn
     from tui_runs import Begun, Clock
     from webgpu_kernels.device import WebGPU
+    from webgpu_kernels.either import Device
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 COMPILED = ("gemma3_text", "llama", "llama_tied", "llama3_rope")
@@ -97,6 +98,14 @@ def webgpu() -> "Iterator[WebGPU]":
 
     with WebGPU() as device:
         yield device
+
+
+@pytest.fixture(params=["cpu", "webgpu"])
+def device(request: pytest.FixtureRequest) -> "Device":
+    """Where kernels run; each test runs on both."""
+    from webgpu_kernels import either
+
+    return either.cpu() if request.param == "cpu" else either.webgpu(request.getfixturevalue("webgpu"))
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,18 @@
 """Our attention kernels against numpy, on the CPU and in a real WebGPU (SwiftShader)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-import tvm
 from numpy.typing import NDArray
-from tvm.target import Target
 from webgpu_kernels.device import WebGPU
+from webgpu_kernels.either import Device
 
 from engine.embedded.kernels.attention import cpu, gpu
 from engine.embedded.kernels.attention.shape import NONE, AttentionShape
 from engine.embedded.kernels.attention.signatures import merge, paged_decode, paged_prefill, ragged_prefill
 
-Call = Callable[..., None]
 BASE = AttentionShape(num_heads=4, num_kv_heads=2, head_dim=32, dtype="float32", window=16)
 SHAPES = {
     "grouped": BASE,
@@ -30,33 +27,8 @@ SHAPES = {
 }
 
 
-@dataclass
-class Backend:
-    """One schedule of the kernels and a way to call a PrimFunc on arrays, written in place."""
-
-    schedule: Any
-    call: Call
-
-
-def _call_cpu(func: tvm.tirx.PrimFunc, *arguments: Any) -> None:
-    built = tvm.compile(func.with_attr("global_symbol", "main"), target=Target({"kind": "llvm"}))
-    given = [tvm.runtime.tensor(a) if isinstance(a, np.ndarray) else a for a in arguments]
-    built["main"](*given)
-    for array, tensor in zip(arguments, given, strict=True):
-        if isinstance(array, np.ndarray):
-            array[...] = tensor.numpy()
-
-
-@pytest.fixture(params=["cpu", "gpu"])
-def backend(request: pytest.FixtureRequest) -> Backend:
-    if request.param == "cpu":
-        return Backend(cpu, _call_cpu)
-    device = request.getfixturevalue("webgpu")
-
-    def call(func: tvm.tirx.PrimFunc, *arguments: Any) -> None:
-        device.call(func.with_attr("global_symbol", "main"), *arguments)
-
-    return Backend(gpu, call)
+def _schedule(device: Device) -> Any:
+    return gpu if device.gpu else cpu
 
 
 def reference(
@@ -121,7 +93,7 @@ def _check(found: NDArray[Any], lse: NDArray[Any], want: NDArray[Any], want_lse:
 
 @pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
-def test_ragged_prefill_sees_its_own_chunk(backend: Backend, name: str, windowed: bool) -> None:
+def test_ragged_prefill_sees_its_own_chunk(device: Device, name: str, windowed: bool) -> None:
     """Chunks shorter than, equal to and longer than the window, of several sequences in one call."""
     shape, rng = SHAPES[name], np.random.default_rng(1)
     lengths, starts = [5, 16, 1, 41], [0, 3, 100, 7]
@@ -132,8 +104,8 @@ def test_ragged_prefill_sees_its_own_chunk(backend: Backend, name: str, windowed
     positions = np.concatenate([np.arange(s, s + m) for s, m in zip(starts, lengths, strict=True)])
     scale = (-1 if windowed else 1) * shape.head_dim**-0.5
     out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
-    backend.call(
-        ragged_prefill(shape, backend.schedule.prefill_body(shape)),
+    device.call(
+        ragged_prefill(shape, _schedule(device).prefill_body(shape)),
         q, indptr, k, v, indptr.copy(), _i4(positions), _i4(starts), out, lse, 1, 0, 1.0, 1.0, scale,
     )  # fmt: skip
     for i in range(len(lengths)):
@@ -144,7 +116,7 @@ def test_ragged_prefill_sees_its_own_chunk(backend: Backend, name: str, windowed
 
 @pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
-def test_paged_prefill_sees_the_cache(backend: Backend, name: str, windowed: bool) -> None:
+def test_paged_prefill_sees_the_cache(device: Device, name: str, windowed: bool) -> None:
     """Keys within the window, beyond it, and none at all (an empty cache, every key too far)."""
     shape, rng = SHAPES[name], np.random.default_rng(2)
     cached, lengths, starts = [20, 0, 33, 17], [7, 4, 30, 2], [0, 0, 5, 0]
@@ -156,8 +128,8 @@ def test_paged_prefill_sees_the_cache(backend: Backend, name: str, windowed: boo
     q = _random(rng, int(q_indptr[-1]), shape.num_heads, shape.head_dim)
     scale = (-1 if windowed else 1) * shape.head_dim**-0.5
     out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
-    backend.call(
-        paged_prefill(shape, backend.schedule.prefill_body(shape)),
+    device.call(
+        paged_prefill(shape, _schedule(device).prefill_body(shape)),
         q, q_indptr, pool, indptr, values, last, _i4(starts), _i4(positions), out, lse,
         0, 0, 1.0, 1.0, scale,
     )  # fmt: skip
@@ -170,7 +142,7 @@ def test_paged_prefill_sees_the_cache(backend: Backend, name: str, windowed: boo
 
 @pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
-def test_decode_sees_the_cache(backend: Backend, name: str, windowed: bool) -> None:
+def test_decode_sees_the_cache(device: Device, name: str, windowed: bool) -> None:
     shape, rng = SHAPES[name], np.random.default_rng(3)
     cached = [1, 16, 17, 150]
     pool, indptr, values, last, keys, vals = _pages(rng, shape, cached)
@@ -178,8 +150,8 @@ def test_decode_sees_the_cache(backend: Backend, name: str, windowed: bool) -> N
     positions = _i4(cached) - 1
     scale = (-1 if windowed else 1) * shape.head_dim**-0.5
     out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
-    backend.call(
-        paged_decode(shape, backend.schedule.decode_body(shape)),
+    device.call(
+        paged_decode(shape, _schedule(device).decode_body(shape)),
         q, pool, indptr, values, last, _i4([0] * 4), positions, out, lse, 0, 1.0, 1.0, scale,
     )  # fmt: skip
     for i, length in enumerate(cached):
@@ -189,7 +161,7 @@ def test_decode_sees_the_cache(backend: Backend, name: str, windowed: bool) -> N
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_merge_is_attention_over_both_sets(backend: Backend, name: str) -> None:
+def test_merge_is_attention_over_both_sets(device: Device, name: str) -> None:
     """Many rows: a race on lse would show in some of them."""
     shape, rng = SHAPES[name], np.random.default_rng(4)
     n, m, scale = 70, 24, shape.head_dim**-0.5
@@ -200,7 +172,7 @@ def test_merge_is_attention_over_both_sets(backend: Backend, name: str) -> None:
     b, lse_b = reference(shape, q, k[9:], v[9:], positions, at[9:], scale)
     lse_b[5:9], b[5:9] = NONE, 0  # rows that see nothing in the second set
     a4, la4, b4, lb4 = (np.ascontiguousarray(x, dtype="f4") for x in (a, lse_a, b, lse_b))
-    backend.call(merge(shape, backend.schedule.merge_body(shape)), a4, la4, b4, lb4)
+    device.call(merge(shape, _schedule(device).merge_body(shape)), a4, la4, b4, lb4)
     want, want_lse = reference(shape, q, k, v, positions, at, scale)
     want[5:9], want_lse[5:9] = a[5:9], lse_a[5:9]
     _check(a4, la4, want, want_lse)

@@ -1,20 +1,20 @@
 """Rotary tables and rotation against float64, on the CPU and in a real WebGPU."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-import tvm
 from numpy.typing import NDArray
-from tvm import te
-from tvm.s_tir import dlight
-from tvm.target import Target
-from webgpu_kernels.device import TARGET
+from webgpu_kernels.either import Device
 
 from engine.embedded.evaluate import rope_frequencies
 from engine.embedded.kernels import rope
-from engine.embedded.spec import LayerSpec, RopeScaling
+from engine.embedded.spec import DecoderSpec, LayerSpec, RopeScaling
 
+HEAD_DIM = 256
+CONTEXT = 131072
 LLAMA3 = RopeScaling(rope_type="llama3", factor=8, original_max_position_embeddings=8192)
 LAYERS = {
     "theta 1e4": LayerSpec(rope_theta=1e4),
@@ -22,75 +22,118 @@ LAYERS = {
     "llama3": LayerSpec(rope_theta=5e5, rope_scaling=LLAMA3),
     "linear": LayerSpec(rope_theta=1e4, rope_scaling=RopeScaling(rope_type="linear", factor=4)),
 }
+LONGROPE = LayerSpec(
+    rope_theta=1e4,
+    rope_scaling=RopeScaling(
+        rope_type="longrope",
+        original_max_position_embeddings=4096,
+        short_factor=tuple(1 + 0.01 * j for j in range(HEAD_DIM // 2)),
+        long_factor=tuple(1 + 0.5 * j for j in range(HEAD_DIM // 2)),
+        attention_factor=1.19,
+    ),
+)
 POSITIONS = np.array([0, 1, 2, 511, 4095, 32767, 131071], "i4")
-HEAD_DIM = 256
 
 
-def _table(request: pytest.FixtureRequest, device: str, layer: LayerSpec) -> NDArray[Any]:
-    positions = te.placeholder((len(POSITIONS),), "int32", "positions")
-    out = rope.rope_table(positions, head_dim=HEAD_DIM, layer=layer)
-    func = te.create_prim_func([positions, out]).with_attr("global_symbol", "main")
-    found = np.zeros((len(POSITIONS), 2, HEAD_DIM // 2), "f4")
-    if device == "cpu":
-        built = tvm.compile(func, target=Target({"kind": "llvm"}))
-        result = tvm.runtime.tensor(found)
-        built["main"](tvm.runtime.tensor(POSITIONS), result)
-        return np.array(result.numpy())
-    with TARGET:
-        mod = dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())(tvm.IRModule({"main": func}))
-    request.getfixturevalue("webgpu").call(mod["main"], POSITIONS, found)
-    return found
-
-
-@pytest.mark.parametrize("device", ["cpu", "webgpu"])
-@pytest.mark.parametrize("name", LAYERS)
-def test_table(request: pytest.FixtureRequest, device: str, name: str) -> None:
+def _check_table(device: Device, frequencies: NDArray[Any], want: NDArray[Any], factor: float) -> None:
     """The angle is right to the precision of its float32 product, at every position in use.
 
     WGSL's cos and sin may be off by 2^-11 within [-pi, pi] and by anything beyond.
     """
-    found = _table(request, device, LAYERS[name])
-    angles = POSITIONS[:, None].astype("f8") * rope_frequencies(HEAD_DIM, LAYERS[name])
-    want = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    found = device.compute(partial(rope.rope_table, factor=factor), POSITIONS, frequencies)
+    angles = POSITIONS[:, None].astype("f8") * want
+    expected = factor * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     rounding = 6 * 2.0**-24 * np.maximum(angles, 1)[:, None, :]
-    floor = 1e-6 if device == "cpu" else 2.0**-11
-    assert (np.abs(found - want) <= rounding + floor).all()
+    floor = 2.0**-11 if device.gpu else 1e-6
+    assert (np.abs(found - expected) <= rounding + floor).all()
 
 
-@pytest.mark.parametrize("device", ["cpu", "webgpu"])
-@pytest.mark.parametrize(("fused", "normed"), [(True, False), (False, True)])
-def test_rotation(request: pytest.FixtureRequest, device: str, fused: bool, normed: bool) -> None:
-    """q and k are normed and rotated, v passes; the heads come out joined."""
-    n, hq, hkv, d, eps = 3, 4, 2, 80, 1e-6
-    rng = np.random.default_rng(0)
-    q, k, v = (rng.normal(size=(n, h, d)).astype("f4") for h in (hq, hkv, hkv))
-    angle = rng.uniform(-3, 3, size=(n, d // 2)).astype("f4")
+@pytest.mark.parametrize("name", LAYERS)
+def test_table(device: Device, name: str) -> None:
+    frequencies = rope.inverse_frequencies(HEAD_DIM, LAYERS[name], CONTEXT)
+    assert frequencies.dtype == np.float32
+    _check_table(device, frequencies, rope_frequencies(HEAD_DIM, LAYERS[name]), 1.0)
+
+
+@pytest.mark.parametrize(("context", "which"), [(4096, "short_factor"), (4097, "long_factor")])
+def test_longrope_chooses_by_the_context(device: Device, context: int, which: str) -> None:
+    """Within the original context the short factors, beyond it the long ones throughout."""
+    scaling = LONGROPE.rope_scaling
+    assert scaling is not None
+    plain = rope_frequencies(HEAD_DIM, replace(LONGROPE, rope_scaling=None))
+    want = plain / np.array(getattr(scaling, which))
+    frequencies = rope.inverse_frequencies(HEAD_DIM, LONGROPE, context)
+    np.testing.assert_allclose(frequencies, want, rtol=1e-7)
+    _check_table(device, frequencies, want, scaling.attention_factor)
+
+
+BASE = DecoderSpec(
+    model_type="made",
+    vocab_size=16,
+    hidden_size=64,
+    intermediate_size=64,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=80,
+    layers=(LayerSpec(),),
+    activation="silu",
+    norm_eps=1e-6,
+    attention_scale=1.0,
+    rotary_dim=80,
+)
+SPECS = {
+    "llama": BASE,
+    "gemma 3": replace(BASE, qkv_layout="apart", qk_norm="head"),
+    "qwen 2": replace(BASE, qkv_bias=True),
+    "qwen 3": replace(BASE, qk_norm="head"),
+    "olmo 2": replace(BASE, qkv_layout="apart", qk_norm="full"),
+    "full norm of joined": replace(BASE, qk_norm="full", num_attention_heads=3, num_key_value_heads=1),
+    "gpt-neox": replace(BASE, qkv_bias=True, num_key_value_heads=4, rotary_dim=20),
+    "partial": replace(BASE, rotary_dim=32),
+    "gpt 2": replace(BASE, qkv_bias=True, num_key_value_heads=4, rotary_dim=0),
+    "all at once": replace(BASE, qkv_layout="apart", qkv_bias=True, qk_norm="head", rotary_dim=2),
+    "a head wider than a workgroup": replace(BASE, head_dim=320, rotary_dim=320, qk_norm="head"),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_rotation(device: Device, name: str) -> None:
+    """q and k get their bias, norm and rotation, v its bias alone; the heads come out joined."""
+    spec, n, rng = SPECS[name], 3, np.random.default_rng(0)
+    hq, hkv, d, r = spec.num_attention_heads, spec.num_key_value_heads, spec.head_dim, spec.rotary_dim
+
+    def normal(*size: int) -> NDArray[np.float32]:
+        return rng.normal(size=size).astype("f4")
+
+    parts = [normal(n, h, d) for h in (hq, hkv, hkv)]
+    biases = [normal(h, d) for h in (hq, hkv, hkv)]
+    angle = rng.uniform(-3, 3, size=(n, r // 2)).astype("f4")
     table = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    weights = [rng.normal(size=d).astype("f4") for _ in range(2)] if normed else []
-    kernel = rope.rotate_qkv(
-        num_heads=hq, num_kv_heads=hkv, head_dim=d, out_dtype="float32", fused=fused,
-        norm=(eps, "float32") if normed else None, gpu=device == "webgpu",
-    )  # fmt: skip
-    flat = [x.reshape(n, -1) for x in (q, k, v)]
-    inputs = [np.concatenate(flat, axis=1)] if fused else flat
-    out = np.zeros((n, hq + 2 * hkv, d), "f4")
-    arguments = [np.ascontiguousarray(a) for a in (*inputs, table, *weights)]
-    kernel = kernel.with_attr("global_symbol", "main")
-    if device == "cpu":
-        result = tvm.runtime.tensor(out)
-        built = tvm.compile(kernel, target=Target({"kind": "llvm"}))
-        built["main"](*[tvm.runtime.tensor(a) for a in arguments], result)
-        out = np.array(result.numpy())
-    else:
-        request.getfixturevalue("webgpu").call(kernel, *arguments, out)
+    whole = spec.qk_norm == "full"
+    weights = [normal(h, d) if whole else normal(d) for h in (hq, hkv)] if spec.qk_norm else []
+
+    def stored(of: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """`of` q, k and v [..., heads, d] as `qkv_layout` has them, flat."""
+        flat = [x.reshape(*x.shape[:-2], -1) for x in of]
+        return flat if spec.qkv_layout == "apart" else [np.concatenate(flat, axis=-1)]
+
+    inputs = stored(parts)
+    inputs += stored(biases) if spec.qkv_bias else []
+    inputs += [table] if r else []
+    inputs += [w.reshape(-1) for w in weights]
+    out = np.full((n, hq + 2 * hkv, d), np.nan, "f4")
+    kernel = rope.rotate_qkv(spec, weight_dtype="float32", out_dtype="float32", gpu=device.gpu)
+    device.call(kernel, *map(np.ascontiguousarray, inputs), out)
 
     def rotated(x: NDArray[Any], weight: NDArray[Any] | None) -> NDArray[Any]:
         if weight is not None:
-            x = x / np.sqrt((x.astype("f8") ** 2).mean(-1, keepdims=True) + eps) * weight
-        a, b = x[..., : d // 2], x[..., d // 2 :]
+            axes = (-2, -1) if whole else (-1,)
+            x = x / np.sqrt((x.astype("f8") ** 2).mean(axes, keepdims=True) + spec.norm_eps) * weight
+        a, b, rest = x[..., : r // 2], x[..., r // 2 : r], x[..., r:]
         cos, sin = table[:, None, 0], table[:, None, 1]
-        return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
+    q, k, v = (x + b if spec.qkv_bias else x for x, b in zip(parts, biases, strict=True))
     norms = weights or [None, None]
     want = np.concatenate([rotated(q, norms[0]), rotated(k, norms[1]), v], axis=1)
-    np.testing.assert_allclose(out, want, atol=1e-5)
+    np.testing.assert_allclose(out, want, atol=2e-5)

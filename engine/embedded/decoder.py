@@ -35,6 +35,7 @@ def attention_shape(spec: DecoderSpec, quantization: Quantization) -> AttentionS
         head_dim=spec.head_dim,
         dtype=quantization.model_dtype,
         window=next(iter(windows), None),
+        softcap=spec.attention_softcap,
     )
 
 
@@ -45,7 +46,8 @@ def _is_one(tokens: tirx.Expr) -> bool:
 class Decoder:
     """Emits the decoder into the function that `bb` is building, with `weights` as its parameters.
 
-    `weights` is the relax tuple of all stored tensors in the order of `parameters`.
+    `weights` is the relax tuple of all stored tensors in the order of `parameters`, `context` the
+    number of tokens that a sequence may have.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Decoder:
         parameters: Sequence[Parameter],
         quantization: Quantization,
         target: Target,
+        context: int,
     ) -> None:
         self.bb = bb
         self.spec = spec
         self.quantization = quantization
+        self.context = context
         self.gpu = target.kind.name != "llvm"
         self.weights = weights
         self.parameters = {p.role: p for p in parameters}
@@ -77,6 +81,10 @@ class Decoder:
             for t in stored_tensors(parameter, self.quantization)
         ]
 
+    def _bias(self, role: str) -> list[relax.Expr]:
+        """The bias that belongs to the parameter with that role, if it has one."""
+        return self._stored(f"{role}.bias") if f"{role}.bias" in self.parameters else []
+
     def _call(
         self, name: str, kernel: tirx.PrimFunc, inputs: list[relax.Expr], out: relax.TensorType
     ) -> relax.Expr:
@@ -91,14 +99,17 @@ class Decoder:
         return self.bb.emit_te(partial(expression, **settings), *inputs, primfunc_name_hint=name)
 
     def embed(self, ids: relax.Expr) -> relax.Expr:
-        """int32 [n] to float32 [n, hidden]."""
+        """int32 [n] to float32 [n, hidden]; learned positions are not added here."""
+        return self._rows(ids, "embedding", self.spec.embedding_scale)
+
+    def _rows(self, indices: relax.Expr, role: str, scale: float) -> relax.Expr:
         return self._te(
             elementwise.embedding,
-            ids,
-            *self._stored("embedding"),
+            indices,
+            *self._stored(role),
             hidden_size=self.spec.hidden_size,
             quantization=self.quantization,
-            scale=self.spec.embedding_scale,
+            scale=scale,
         )
 
     def forward(self, x: relax.Expr, cache: relax.Expr) -> relax.Expr:
@@ -111,64 +122,76 @@ class Decoder:
                 ty_args=relax.TensorType((n,), "int32"),
             )
         )
-        tables: dict[tuple[object, ...], relax.Expr] = {}
+        if self.spec.position_embeddings == "learned":
+            x = self._te(elementwise.add, x, self._rows(positions, "positions", 1.0))
+        tables: dict[tuple[object, ...], list[relax.Expr]] = {}
         for i, layer in enumerate(self.spec.layers):
             key = (layer.rope_theta, layer.rope_scaling)
             if key not in tables:
                 tables[key] = self._rope_table(positions, layer)
-            x = self._layer(i, layer, x, tables[key], cache)
+            x = self._layer(i, x, tables[key], cache)
         return x
 
     def logits(self, x: relax.Expr) -> relax.Expr:
         """The logits after the last row of float32 [n, hidden]: float32 [1, 1, vocab]."""
         spec = self.spec
         last = x if _is_one(x.ty.shape[0]) else self._te(elementwise.last_row, x)
-        last = self._norm(last, "norm")
-        out = self._linear(last, "embedding" if spec.tie_word_embeddings else "head")
+        out = self._linear(self._norm(last, "norm"), "embedding" if spec.tie_word_embeddings else "head")
+        bias = self._bias("head")
+        if spec.logit_softcap is not None:
+            out = self._te(elementwise.softcap, out, *bias, cap=spec.logit_softcap)
+        elif bias:
+            out = self._te(elementwise.add, out, *bias)
         return self.bb.emit(relax.op.reshape(out, (1, 1, spec.vocab_size)))
 
-    def _rope_table(self, positions: relax.Expr, layer: LayerSpec) -> relax.Expr:
-        return self._te(rope.rope_table, positions, head_dim=self.spec.head_dim, layer=layer)
+    def _rope_table(self, positions: relax.Expr, layer: LayerSpec) -> list[relax.Expr]:
+        """The table of that layer, none where nothing is rotated."""
+        rotary_dim, scaling = self.spec.rotary_dim, layer.rope_scaling
+        if rotary_dim == 0:
+            return []
+        frequencies = relax.const(rope.inverse_frequencies(rotary_dim, layer, self.context))
+        factor = 1.0 if scaling is None else scaling.attention_factor
+        return [self._te(rope.rope_table, positions, frequencies, factor=factor)]
 
-    def _layer(
-        self, i: int, layer: LayerSpec, x: relax.Expr, table: relax.Expr, cache: relax.Expr
-    ) -> relax.Expr:
+    def _layer(self, i: int, x: relax.Expr, table: list[relax.Expr], cache: relax.Expr) -> relax.Expr:
         spec, prefix = self.spec, f"layers.{i}."
-        attended = self._attention(i, layer, self._norm(x, f"{prefix}attention_norm"), table, cache)
-        if spec.norm_placement == "sandwich":
-            x = self._norm(attended, f"{prefix}attention_out_norm", residual=x)
-            inner = self._norm(x, f"{prefix}mlp_norm")
-            out = self._mlp(inner, prefix)
-            return self._norm(out, f"{prefix}mlp_out_norm", residual=x)
-        x = self._te(elementwise.add, x, attended)
-        inner = self._norm(x, f"{prefix}mlp_norm")
-        return self._te(elementwise.add, x, self._mlp(inner, prefix))
+        first = x if spec.norm_placement == "post" else self._norm(x, f"{prefix}attention_norm")
+        attended = self._attention(i, first, table, cache)
+        if spec.parallel_residual:
+            second = first if spec.shared_norm else self._norm(x, f"{prefix}mlp_norm")
+            biases = [*self._bias(f"{prefix}attention_out"), *self._bias(f"{prefix}down")]
+            return self._te(elementwise.add, x, attended, self._mlp(second, prefix), *biases)
+        x = self._joined(x, attended, self._bias(f"{prefix}attention_out"), f"{prefix}attention_out_norm")
+        second = x if spec.norm_placement == "post" else self._norm(x, f"{prefix}mlp_norm")
+        out = self._mlp(second, prefix)
+        return self._joined(x, out, self._bias(f"{prefix}down"), f"{prefix}mlp_out_norm")
 
-    def _attention(
-        self, i: int, layer: LayerSpec, x: relax.Expr, table: relax.Expr, cache: relax.Expr
-    ) -> relax.Expr:
+    def _joined(self, x: relax.Expr, out: relax.Expr, bias: list[relax.Expr], norm_role: str) -> relax.Expr:
+        """X + `out` + `bias`, with a norm of the latter two where the model has one behind a sublayer."""
+        if self.spec.norm_placement == "pre":
+            return self._te(elementwise.add, x, out, *bias)
+        if bias:
+            out = self._te(elementwise.add, out, *bias)
+        return self._norm(out, norm_role, residual=x)
+
+    def _attention(self, i: int, x: relax.Expr, table: list[relax.Expr], cache: relax.Expr) -> relax.Expr:
+        """The sublayer but for the bias of its last product."""
         spec, prefix = self.spec, f"layers.{i}."
         n, heads, d = x.ty.shape[0], spec.num_attention_heads, spec.head_dim
         dtype = self.quantization.model_dtype
         roles = ("q", "k", "v") if spec.qkv_layout == "apart" else ("qkv",)
         inputs = [self._linear(x, f"{prefix}{role}") for role in roles]
-        inputs.append(table)
-        if spec.qk_norm:
-            for role in ("q_norm", "k_norm"):
-                inputs += self._stored(f"{prefix}{role}")
+        for role in roles:
+            inputs += self._bias(f"{prefix}{role}")
+        inputs += table
+        if spec.qk_norm is not None:
+            inputs += [*self._stored(f"{prefix}q_norm"), *self._stored(f"{prefix}k_norm")]
         joined = heads + 2 * spec.num_key_value_heads
-        kernel = rope.rotate_qkv(
-            num_heads=heads,
-            num_kv_heads=spec.num_key_value_heads,
-            head_dim=d,
-            out_dtype=dtype,
-            fused=spec.qkv_layout == "joined",
-            norm=(spec.norm_eps, dtype) if spec.qk_norm else None,
-            gpu=self.gpu,
-        )
+        kernel = rope.rotate_qkv(spec, weight_dtype=dtype, out_dtype=dtype, gpu=self.gpu)
         qkv = self._call("rotate_qkv", kernel, inputs, relax.TensorType((n, joined, d), dtype))
         # The sign tells our kernels that this layer has a window.
-        scale = spec.attention_scale if layer.window is None else -spec.attention_scale
+        windowed = spec.layers[i].window is not None
+        scale = -spec.attention_scale if windowed else spec.attention_scale
         out = self.bb.emit(
             relax.call_dps_packed(
                 "vm.builtin.attention_kv_cache_attention_with_fused_qkv",
@@ -182,8 +205,13 @@ class Decoder:
         return self._linear(out, f"{prefix}attention_out")
 
     def _mlp(self, x: relax.Expr, prefix: str) -> relax.Expr:
-        gate_up = self._linear(x, f"{prefix}gate_up")
-        inner = self._te(elementwise.gated, gate_up, activation=self.spec.activation)
+        """The sublayer but for the bias of its last product."""
+        expression, role = (
+            (elementwise.gated, "gate_up") if self.spec.gated_mlp else (elementwise.activated, "up")
+        )
+        product = self._linear(x, f"{prefix}{role}")
+        bias = self._bias(f"{prefix}{role}")
+        inner = self._te(expression, product, *bias, activation=self.spec.activation)
         return self._linear(inner, f"{prefix}down")
 
     def _linear(self, x: relax.Expr, role: str) -> relax.Expr:
@@ -206,14 +234,17 @@ class Decoder:
         )
 
     def _norm(self, x: relax.Expr, role: str, residual: relax.Expr | None = None) -> relax.Expr:
+        spec = self.spec
         (size,) = self.parameters[role].shape
-        func = norm.rms_norm(
+        func = norm.norm(
             size,
-            self.spec.norm_eps,
+            spec.norm_eps,
             self.quantization.model_dtype,
+            kind=spec.norm,
+            bias=spec.norm_bias,
             residual=residual is not None,
             gpu=self.gpu,
         )
-        inputs = [x, *self._stored(role)] + ([] if residual is None else [residual])
-        name = "rms_norm" if residual is None else "rms_norm_add"
+        inputs = [x, *self._stored(role), *self._bias(role)] + ([] if residual is None else [residual])
+        name = f"{spec.norm}_norm" if residual is None else f"{spec.norm}_norm_add"
         return self._call(name, func, inputs, relax.TensorType(x.ty.shape, "float32"))

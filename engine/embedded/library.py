@@ -80,6 +80,7 @@ def _decoder(bb: relax.BlockBuilder, plan: LibraryPlan, target: Target, weights:
         parameters=plan.parameters,
         quantization=plan.quantization,
         target=target,
+        context=plan.context_window_size,
     )
 
 

@@ -11,15 +11,15 @@ from tvm.s_tir import dlight
 from tvm.target import Target
 from tvm.target.codegen import llvm_get_system_cpu
 
+from engine.errors import StageError
 
-def make_target(device: str, host_triple: str | None = None) -> Target:
+
+def make_target(device: str) -> Target:
     """The TVM target of `device`: "cpu" (this machine) or "webgpu"."""
     if device == "webgpu":
         host = {"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm", "vector-width": 128}
         return Target({"kind": "webgpu"}, host=host)
-    if host_triple is None:
-        return Target({"kind": "llvm", "mcpu": llvm_get_system_cpu()})
-    return Target({"kind": "llvm", "mtriple": host_triple})
+    return Target({"kind": "llvm", "mcpu": llvm_get_system_cpu()})
 
 
 def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
@@ -41,15 +41,18 @@ def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
 
 
 def planned_bytes(mod: tvm.IRModule) -> dict[str, int]:
-    """Bytes of temporaries that each relax function of a lowered module allocates at most."""
+    """Bytes of temporaries that each relax function of a lowered module allocates at most.
+
+    Raises StageError for a function whose temporaries have no bound.
+    """
     return {
-        gv.name_hint: _storage_bytes(func)
+        gv.name_hint: _storage_bytes(gv.name_hint, func)
         for gv, func in mod.functions_items()
         if isinstance(func, relax.Function)
     }
 
 
-def _storage_bytes(func: relax.Function) -> int:
+def _storage_bytes(name: str, func: relax.Function) -> int:
     total = 0
 
     def visit(expr: relax.Expr) -> None:
@@ -57,8 +60,12 @@ def _storage_bytes(func: relax.Function) -> int:
         if not isinstance(expr, relax.Call) or getattr(expr.op, "name", "") != "relax.memory.alloc_storage":
             return
         size = expr.args[0].values[0]
-        # A size that depends on a shape has no bound; a step of the decoder has none such.
-        total += int(size) if isinstance(size, tirx.IntImm) else 0
+        if not isinstance(size, tirx.IntImm):
+            raise StageError(
+                f"{name} allocates {size} bytes: as many as its input is long.",
+                why="A step allocates nothing that was not reserved, so every size needs an upper bound.",
+            )
+        total += int(size)
 
     relax.analysis.post_order_visit(func, visit)
     return total

@@ -32,7 +32,7 @@ def exact(value: float) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    """tanh as 1 - 2 / (exp(2x) + 1), for any x.
+    """Hyperbolic tangent as 1 - 2 / (exp(2x) + 1), for any x.
 
     Some shader compilers turn WGSL's own tanh of a large argument into inf / inf. Here the argument of
     exp is bounded from above; far below zero it underflows to 0, and the limit is right.

@@ -5,6 +5,7 @@ from typing import Any
 from tvm import te, tirx
 
 from engine.catalog import Quantization
+from engine.embedded.kernels.arithmetic import erf, exact, tanh
 from engine.embedded.kernels.linear.weights import group_reader, plain_reader
 from engine.embedded.spec import Activation
 
@@ -22,15 +23,21 @@ def embedding(
     )
 
 
-def gated(gate_up: te.Tensor, *, activation: Activation) -> te.Tensor:
-    """act(gate) * up for gate_up float32 [n, 2 * intermediate]: [n, intermediate]."""
+def gated(gate_up: te.Tensor, *bias: te.Tensor, activation: Activation) -> te.Tensor:
+    """act(gate) * up for gate_up (+ bias) float32 [n, 2 * intermediate]: [n, intermediate]."""
     size = gate_up.shape[1] // 2
-    act = {"silu": _silu, "gelu_tanh": _gelu_tanh}[activation]
+    read = _sum(gate_up, *bias)
     return te.compute(
         (gate_up.shape[0], size),
-        lambda i, k: act(gate_up[i, k]) * gate_up[i, size + k],
+        lambda i, k: _ACTIVATIONS[activation](read(i, k)) * read(i, size + k),
         name="gated",
     )
+
+
+def activated(up: te.Tensor, *bias: te.Tensor, activation: Activation) -> te.Tensor:
+    """act(up (+ bias)) for float32 [n, intermediate]."""
+    read = _sum(up, *bias)
+    return te.compute(up.shape, lambda i, k: _ACTIVATIONS[activation](read(i, k)), name="activated")
 
 
 def _silu(x: Any) -> Any:
@@ -38,20 +45,36 @@ def _silu(x: Any) -> Any:
 
 
 def _gelu_tanh(x: Any) -> Any:
-    """`gelu_pytorch_tanh`: x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))).
-
-    tanh is written out as 1 - 2 / (exp(2z) + 1): some shader compilers turn WGSL's tanh of a large
-    argument into inf/inf. Here exp may overflow to inf and the result is the right limit.
-    """
-    z = tirx.const(0.7978845608028654, "float32") * (x + tirx.const(0.044715, "float32") * x * x * x)
-    one, two = tirx.const(1, "float32"), tirx.const(2, "float32")
-    bounded = tirx.min(z, tirx.const(20, "float32"))
-    return tirx.const(0.5, "float32") * x * (two - two / (te.exp(two * bounded) + one))
+    """`gelu_pytorch_tanh`, also `gelu_new`: x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))."""
+    z = exact(0.7978845608028654) * (x + exact(0.044715) * x * x * x)
+    return tirx.const(0.5, "float32") * x * (tirx.const(1, "float32") + tanh(z))
 
 
-def add(x: te.Tensor, y: te.Tensor) -> te.Tensor:
-    """X + y."""
-    return te.compute(x.shape, lambda i, k: x[i, k] + y[i, k], name="add")
+def _gelu(x: Any) -> Any:
+    """`gelu`: x/2 * (1 + erf(x / sqrt(2)))."""
+    return tirx.const(0.5, "float32") * x * (tirx.const(1, "float32") + erf(x * exact(0.5**0.5)))
+
+
+_ACTIVATIONS = {"silu": _silu, "gelu_tanh": _gelu_tanh, "gelu": _gelu}
+
+
+def _sum(*terms: te.Tensor) -> Any:
+    """A reader [i, k] of the sum of matrices [n, k] and biases [k], in float32."""
+    return lambda i, k: sum(
+        (term[(i, k)[-len(term.shape) :]].astype("float32") for term in terms[1:]),
+        terms[0][i, k].astype("float32"),
+    )
+
+
+def add(*terms: te.Tensor) -> te.Tensor:
+    """The sum of matrices [n, k], the first of all, and biases [k]: float32 [n, k]."""
+    return te.compute(terms[0].shape, _sum(*terms), name="add")
+
+
+def softcap(logits: te.Tensor, *bias: te.Tensor, cap: float) -> te.Tensor:
+    """Cap * tanh((logits + bias) / cap), Gemma 2's bound of its logits [n, vocab]."""
+    read = _sum(logits, *bias)
+    return te.compute(logits.shape, lambda i, k: exact(cap) * tanh(read(i, k) / exact(cap)), name="softcap")
 
 
 def last_row(x: te.Tensor) -> te.Tensor:

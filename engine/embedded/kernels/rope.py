@@ -2,19 +2,23 @@
 
 The paged cache knows one rope base for all layers; Gemma 3 has two. So the cache runs without rope,
 and each forward pass computes one table of cosines and sines per distinct base, which the layers of
-that base share. Rotation pairs element j with j + head_dim/2, as transformers does for Llama and Gemma.
+that base share. Rotation pairs element j with j + rotary_dim/2, as transformers does for every family
+here; elements from rotary_dim on pass through.
 """
 
 import math
-import struct
 from functools import cache
 from typing import Any
 
+import numpy as np
 import tvm
+from numpy.typing import NDArray
 from tvm import te
 from tvm.script import tirx as T
 
-from engine.embedded.spec import LayerSpec, RopeScaling
+from engine.embedded.kernels.arithmetic import exact
+from engine.embedded.kernels.optional import without_unused
+from engine.embedded.spec import DecoderSpec, LayerSpec, RopeScaling
 
 THREADS = 256
 
@@ -23,208 +27,252 @@ _TWO_PI_HIGH = 6.28125
 _TWO_PI_LOW = 2 * math.pi - _TWO_PI_HIGH
 
 
-def _constant(value: float) -> Any:
-    """`value` as float32, exactly: TVM writes float constants into shaders with seven digits."""
-    (bits,) = struct.unpack("<I", struct.pack("<f", value))
-    return tvm.tirx.reinterpret("float32", tvm.tirx.const(bits, "uint32"))
+def inverse_frequencies(rotary_dim: int, layer: LayerSpec, context: int) -> NDArray[np.float32]:
+    """Radians per position of each rotated pair, theta^(-2j/rotary_dim) and then scaled: [rotary_dim/2].
+
+    `context` is how many tokens a sequence may have, which longrope depends on.
+    """
+    base = layer.rope_theta ** (-2.0 * np.arange(rotary_dim // 2) / rotary_dim)
+    return _scaled(base, layer.rope_scaling, context).astype(np.float32)
 
 
-def inverse_frequency(j: Any, head_dim: int, layer: LayerSpec) -> Any:
-    """The angle per position of pair `j` (a TIR integer): theta^(-2j/head_dim), then scaled."""
-    exponent = -2.0 * math.log2(layer.rope_theta) / head_dim
-    # In two parts, j * high being exact: an exponent near -13 rounded to float32 would cost the
-    # frequency three bits, which a position of some thousands turns into a visible angle.
-    high = round(exponent * 2**14) / 2**14
-    pair = j.astype("float32")
-    base = tvm.tirx.exp2(pair * _constant(high)) * tvm.tirx.exp2(pair * _constant(exponent - high))
-    return _scaled(base, layer.rope_scaling)
+def _scaled(
+    frequencies: NDArray[np.float64], scaling: RopeScaling | None, context: int
+) -> NDArray[np.float64]:
+    """`transformers.modeling_rope_utils`: linear divides, llama3 divides only long wavelengths.
 
-
-def _scaled(frequency: Any, scaling: RopeScaling | None) -> Any:
-    """`transformers.modeling_rope_utils`: linear divides, llama3 divides only long wavelengths."""
+    longrope divides each pair by a factor of its own. transformers takes the short factors while a
+    sequence fits `original_max_position_embeddings` and computes all its keys anew with the long
+    ones when it grows past. Keys in a cache stay as they were rotated, so the choice is made here, by
+    how long a sequence may get: for a context within the original one every result is that of
+    transformers, for a longer one those of sequences that do get longer.
+    """
     if scaling is None:
-        return frequency
+        return frequencies
     if scaling.rope_type == "linear":
-        return frequency / _constant(scaling.factor)
+        return np.asarray(frequencies / scaling.factor)
     length = scaling.original_max_position_embeddings
-    low, high, factor = scaling.low_freq_factor, scaling.high_freq_factor, scaling.factor
-    turns = frequency * _constant(length / (2 * math.pi))
-    smooth = (turns - low) / _constant(high - low)
-    smooth = tvm.tirx.max(tvm.tirx.min(smooth, tvm.tirx.const(1, "float32")), tvm.tirx.const(0, "float32"))
-    return (1 - smooth) * frequency / _constant(factor) + smooth * frequency
+    if scaling.rope_type == "longrope":
+        factors = scaling.long_factor if context > length else scaling.short_factor
+        return np.asarray(frequencies / np.asarray(factors))
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    turns = frequencies * length / (2 * math.pi)
+    smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return np.asarray((1 - smooth) * frequencies / scaling.factor + smooth * frequencies)
 
 
-def rope_table(positions: te.Tensor, head_dim: int, layer: LayerSpec) -> te.Tensor:
-    """float32 [n, 2, head_dim/2]: cosines and sines of position * inverse frequency.
+def rope_table(positions: te.Tensor, frequencies: te.Tensor, *, factor: float) -> te.Tensor:
+    """float32 [n, 2, pairs]: cosines and sines of position * frequency, times `factor`.
 
-    The angle is brought into [-pi, pi] first: WGSL promises the accuracy of sin and cos only there.
+    `positions` is int32 [n], `frequencies` float32 [pairs]. The angle is brought into [-pi, pi] first:
+    WGSL promises the accuracy of sin and cos only there.
     """
 
     def value(i: Any, part: Any, j: Any) -> Any:
-        angle = positions[i].astype("float32") * inverse_frequency(j, head_dim, layer)
-        turns = te.round(angle * _constant(1 / (2 * math.pi)))
-        high, low = _constant(_TWO_PI_HIGH), _constant(_TWO_PI_LOW)
-        reduced = (angle - turns * high) - turns * low
-        return tvm.tirx.if_then_else(part == 0, te.cos(reduced), te.sin(reduced))
+        angle = positions[i].astype("float32") * frequencies[j]
+        turns = te.round(angle * exact(1 / (2 * math.pi)))
+        reduced = (angle - turns * exact(_TWO_PI_HIGH)) - turns * exact(_TWO_PI_LOW)
+        wave = tvm.tirx.if_then_else(part == 0, te.cos(reduced), te.sin(reduced))
+        return wave if factor == 1 else wave * exact(factor)
 
-    return te.compute((positions.shape[0], 2, head_dim // 2), value, name="rope_table")
+    return te.compute((positions.shape[0], 2, frequencies.shape[0]), value, name="rope_table")
 
 
 @cache
-def rotate_qkv(
-    *,
-    num_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
-    out_dtype: str,
-    fused: bool,
-    norm: tuple[float, str] | None,
-    gpu: bool,
-) -> tvm.tirx.PrimFunc:
-    """Join q, k and v as the cache takes them, with qk-norm and rope applied to q and k.
+def rotate_qkv(spec: DecoderSpec, *, weight_dtype: str, out_dtype: str, gpu: bool) -> tvm.tirx.PrimFunc:
+    """Join q, k and v as the cache takes them, with bias, qk-norm and rope as `spec` has them.
 
-    f(qkv or q, k, v; table; [q_norm, k_norm]; out): inputs float32 [n, heads * head_dim], `out`
-    [n, num_heads + 2 * num_kv_heads, head_dim] in `out_dtype`. `norm` is (eps, dtype of the norm
-    weights [head_dim]), None where the model has no qk-norm. No supported family has a fused qkv with
-    qk-norm, or q, k, v apart without one: NotImplementedError.
+    f(qkv or q, k, v; [their biases]; [table]; [q_norm, k_norm]; out): the products are float32
+    [n, features] in the spec's `qkv_layout`, the table is that of `rope_table`, biases and norm weights
+    are `weight_dtype`, `out` is [n, num_attention_heads + 2 * num_key_value_heads, head_dim]. The table
+    is left out where nothing is rotated.
     """
-    hq, hkv, d, half = num_heads, num_kv_heads, head_dim, head_dim // 2
-    body: Any = (_heads_gpu if gpu else _heads_cpu)(hq, hkv, d, out_dtype, norm[0] if norm else None)
-    norm_dtype = norm[1] if norm else "float32"
+    hq, hkv, d = spec.num_attention_heads, spec.num_key_value_heads, spec.head_dim
+    heads, pairs = hq + 2 * hkv, max(spec.rotary_dim // 2, 1)
+    widths = (hq * d, hkv * d) if spec.qk_norm == "full" else (d, d)
+    body: Any = (_heads_gpu if gpu else _heads_cpu)(spec, out_dtype)
 
-    def fused_reader(qkv: Any) -> Any:
-        return lambda i, h, x: qkv[i, h * d + x]
-
-    def parts_reader(q: Any, k: Any, v: Any) -> Any:
+    def apart(q: Any, k: Any, v: Any, qb: Any, kb: Any, vb: Any) -> Any:
+        readers = (
+            _biased(q, qb, lambda h, x: h * d + x),
+            _biased(k, kb, lambda h, x: (h - hq) * d + x),
+            _biased(v, vb, lambda h, x: (h - hq - hkv) * d + x),
+        )
         return lambda i, h, x: T.if_then_else(
             h < hq,
-            q[i, h * d + x],
-            T.if_then_else(h < hq + hkv, k[i, (h - hq) * d + x], v[i, (h - hq - hkv) * d + x]),
+            readers[0](i, h, x),
+            T.if_then_else(h < hq + hkv, readers[1](i, h, x), readers[2](i, h, x)),
         )
 
-    if fused != (norm is None):
-        raise NotImplementedError("a fused qkv with qk-norm, or separate q, k, v without one")
-
     def norm_weight(qn: Any, kn: Any) -> Any:
-        return lambda h, x: T.Cast("float32", T.if_then_else(h < hq, qn[x], kn[x]))
+        """The weight of element x of head h, a query's or a key's."""
+        if spec.qk_norm == "full":
+            return lambda h, x: T.if_then_else(h < hq, qn[h * d + x], kn[(h - hq) * d + x])
+        return lambda h, x: T.if_then_else(h < hq, qn[x], kn[x])
 
-    def no_norm(h: Any, x: Any) -> Any:
-        return T.float32(1)
-
-    if fused:
+    if spec.qkv_layout == "joined":
 
         @T.prim_func(private=True, s_tir=True)
-        def rotate_fused(vqkv: T.handle, vt: T.handle, vo: T.handle):
+        def of_joined(vqkv: T.handle, vb: T.handle, vt: T.handle, vqn: T.handle, vkn: T.handle, vo: T.handle):
             T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
             n = T.int64()
-            qkv = T.match_buffer(vqkv, (n, (hq + 2 * hkv) * d), "float32")
-            table = T.match_buffer(vt, (n, 2, half), "float32")
-            out = T.match_buffer(vo, (n, hq + 2 * hkv, d), out_dtype)
-            body(fused_reader(qkv), table, no_norm, out, n)
+            qkv = T.match_buffer(vqkv, (n, heads * d), "float32")
+            bias = T.match_buffer(vb, (heads * d,), weight_dtype)
+            table = T.match_buffer(vt, (n, 2, pairs), "float32")
+            qn = T.match_buffer(vqn, (widths[0],), weight_dtype)
+            kn = T.match_buffer(vkn, (widths[1],), weight_dtype)
+            out = T.match_buffer(vo, (n, heads, d), out_dtype)
+            body(
+                _biased(qkv, bias if spec.qkv_bias else None, lambda h, x: h * d + x),
+                table,
+                norm_weight(qn, kn),
+                out,
+                n,
+            )
 
-        return rotate_fused
+        return without_unused(of_joined)
 
     @T.prim_func(private=True, s_tir=True)
-    def rotate_parts(
-        vq: T.handle, vk: T.handle, vv: T.handle, vt: T.handle, vqn: T.handle, vkn: T.handle, vo: T.handle
+    def of_parts(
+        vq: T.handle,
+        vk: T.handle,
+        vv: T.handle,
+        vqb: T.handle,
+        vkb: T.handle,
+        vvb: T.handle,
+        vt: T.handle,
+        vqn: T.handle,
+        vkn: T.handle,
+        vo: T.handle,
     ):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         n = T.int64()
         q = T.match_buffer(vq, (n, hq * d), "float32")
         k = T.match_buffer(vk, (n, hkv * d), "float32")
         v = T.match_buffer(vv, (n, hkv * d), "float32")
-        table = T.match_buffer(vt, (n, 2, half), "float32")
-        qn = T.match_buffer(vqn, (d,), norm_dtype)
-        kn = T.match_buffer(vkn, (d,), norm_dtype)
-        out = T.match_buffer(vo, (n, hq + 2 * hkv, d), out_dtype)
-        body(parts_reader(q, k, v), table, norm_weight(qn, kn), out, n)
+        qb = T.match_buffer(vqb, (hq * d,), weight_dtype)
+        kb = T.match_buffer(vkb, (hkv * d,), weight_dtype)
+        vb = T.match_buffer(vvb, (hkv * d,), weight_dtype)
+        table = T.match_buffer(vt, (n, 2, pairs), "float32")
+        qn = T.match_buffer(vqn, (widths[0],), weight_dtype)
+        kn = T.match_buffer(vkn, (widths[1],), weight_dtype)
+        out = T.match_buffer(vo, (n, heads, d), out_dtype)
+        body(
+            apart(q, k, v, *((qb, kb, vb) if spec.qkv_bias else (None, None, None))),
+            table,
+            norm_weight(qn, kn),
+            out,
+            n,
+        )
 
-    return rotate_parts
-
-
-def _rotated(x: Any, table: Any, i: Any, h: Any, e: Any, d: int, rotated_heads: int) -> Any:
-    """Element `e` of head `h` after rotation; `x(element)` reads the head; v heads pass through."""
-    half = d // 2
-    cos, sin = table[i, 0, e % half], table[i, 1, e % half]
-    partner = T.if_then_else(e < half, -x((e + half) % d), x((e + half) % d))
-    return T.if_then_else(h < rotated_heads, x(e) * cos + partner * sin, x(e))
-
-
-def _normed(read: Any, i: Any, h: Any, weight: Any, rms: Any, rotated_heads: int) -> Any:
-    """A reader of head `h` after its norm; `rms` is None where there is no qk-norm."""
-    if rms is None:
-        return lambda e: read(i, h, e)
-    return lambda e: T.if_then_else(h < rotated_heads, read(i, h, e) * rms[0] * weight(h, e), read(i, h, e))
+    return without_unused(of_parts)
 
 
-def _heads_gpu(hq: int, hkv: int, d: int, out_dtype: str, eps: float | None) -> Any:
+def _biased(products: Any, bias: Any, column: Any) -> Any:
+    """A reader (token, head, element) of `products` + `bias` (None for none), stored at `column`."""
+    if bias is None:
+        return lambda i, h, x: products[i, column(h, x)]
+    return lambda i, h, x: products[i, column(h, x)] + T.Cast("float32", bias[column(h, x)])
+
+
+def _norm_heads(spec: DecoderSpec, h: Any) -> tuple[Any, Any]:
+    """The first of the heads that head `h` is normed with, and how many those are.
+
+    For a value, which is not normed, keys stand in: barriers must not stand in a branch.
+    """
+    hq, hkv = spec.num_attention_heads, spec.num_key_value_heads
+    if spec.qk_norm == "full":
+        return T.if_then_else(h < hq, 0, hq), T.if_then_else(h < hq, hq, hkv)
+    return h, 1
+
+
+def _rotated(spec: DecoderSpec, read: Any, table: Any, weight: Any, rms: Any, i: Any, h: Any, e: Any) -> Any:
+    """Element `e` of head `h` after its norm (by `rms`) and rotation; values pass through."""
+    normed_heads, r = spec.num_attention_heads + spec.num_key_value_heads, spec.rotary_dim
+
+    def normed(x: Any) -> Any:
+        if spec.qk_norm is None:
+            return read(i, h, x)
+        return read(i, h, x) * rms[0] * T.Cast("float32", weight(h, x))
+
+    if r == 0:
+        value = normed(e)
+    else:
+        cos, sin = table[i, 0, e % (r // 2)], table[i, 1, e % (r // 2)]
+        partner = T.if_then_else(e < r // 2, -normed((e + r // 2) % r), normed((e + r // 2) % r))
+        value = normed(e) * cos + partner * sin
+        if r < spec.head_dim:
+            value = T.if_then_else(e < r, value, normed(e))
+    return T.if_then_else(h < normed_heads, value, read(i, h, e))
+
+
+def _heads_gpu(spec: DecoderSpec, out_dtype: str) -> Any:
     """One workgroup a token and head; the norm's sum is reduced in shared memory."""
-    steps = (d + THREADS - 1) // THREADS
+    hq, hkv, d = spec.num_attention_heads, spec.num_key_value_heads, spec.head_dim
+    eps = spec.norm_eps
+    most = max(hq, hkv) if spec.qk_norm == "full" else 1
 
     @T.macro
     def body(read, table, weight, out, n):
         for bx in T.thread_binding(n, thread="blockIdx.x"):
             for h in T.thread_binding(hq + 2 * hkv, thread="blockIdx.y"):
                 for tx in T.thread_binding(THREADS, thread="threadIdx.x"):
-                    with T.sblock("rotate"):
+                    with T.sblock("rotate_qkv"):
                         partial = T.sblock_alloc_buffer((THREADS,), "float32", scope="shared")
                         rms = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                        if eps is not None:
+                        if spec.qk_norm is not None:
                             rms[0] = T.float32(0)
-                            for s in T.serial(steps):
-                                if s * THREADS + tx < d:
-                                    rms[0] += read(bx, h, s * THREADS + tx) * read(bx, h, s * THREADS + tx)
+                            for s in T.serial(-(-most * d // THREADS)):
+                                if s * THREADS + tx < _norm_heads(spec, h)[1] * d:
+                                    rms[0] += read(
+                                        bx,
+                                        _norm_heads(spec, h)[0] + (s * THREADS + tx) // d,
+                                        (s * THREADS + tx) % d,
+                                    ) * read(
+                                        bx,
+                                        _norm_heads(spec, h)[0] + (s * THREADS + tx) // d,
+                                        (s * THREADS + tx) % d,
+                                    )
                             partial[tx] = rms[0]
                             T.tvm_storage_sync("shared")
                             for i in T.unroll(8):
                                 if tx < T.shift_right(128, i):
                                     partial[tx] = partial[tx] + partial[tx + T.shift_right(128, i)]
                                 T.tvm_storage_sync("shared")
-                            rms[0] = T.float32(1) / T.sqrt(partial[0] / T.float32(d) + T.float32(eps))
-                        for s in T.serial(steps):
+                            rms[0] = T.float32(1) / T.sqrt(
+                                partial[0] / T.Cast("float32", _norm_heads(spec, h)[1] * d) + T.float32(eps)
+                            )
+                        for s in T.serial(-(-d // THREADS)):
                             if s * THREADS + tx < d:
                                 out[bx, h, s * THREADS + tx] = T.Cast(
                                     out_dtype,
-                                    _rotated(
-                                        _normed(
-                                            read, bx, h, weight, rms if eps is not None else None, hq + hkv
-                                        ),
-                                        table,
-                                        bx,
-                                        h,
-                                        s * THREADS + tx,
-                                        d,
-                                        hq + hkv,
-                                    ),
+                                    _rotated(spec, read, table, weight, rms, bx, h, s * THREADS + tx),
                                 )
 
     return body
 
 
-def _heads_cpu(hq: int, hkv: int, d: int, out_dtype: str, eps: float | None) -> Any:
+def _heads_cpu(spec: DecoderSpec, out_dtype: str) -> Any:
+    hq, hkv, d = spec.num_attention_heads, spec.num_key_value_heads, spec.head_dim
+    eps = spec.norm_eps
+
     @T.macro
     def body(read, table, weight, out, n):
         for i in T.serial(n):
             for h in T.serial(hq + 2 * hkv):
-                with T.sblock("rotate"):
+                with T.sblock("rotate_qkv"):
                     rms = T.sblock_alloc_buffer((1,), "float32")
-                    if eps is not None:
+                    if spec.qk_norm is not None:
                         rms[0] = T.float32(0)
-                        for e in T.serial(d):
-                            rms[0] += read(i, h, e) * read(i, h, e)
-                        rms[0] = T.float32(1) / T.sqrt(rms[0] / T.float32(d) + T.float32(eps))
-                    for e in T.serial(d):
-                        out[i, h, e] = T.Cast(
-                            out_dtype,
-                            _rotated(
-                                _normed(read, i, h, weight, rms if eps is not None else None, hq + hkv),
-                                table,
-                                i,
-                                h,
-                                e,
-                                d,
-                                hq + hkv,
-                            ),
+                        for g in T.serial(_norm_heads(spec, h)[1]):
+                            for e in T.serial(d):
+                                rms[0] += read(i, _norm_heads(spec, h)[0] + g, e) * read(
+                                    i, _norm_heads(spec, h)[0] + g, e
+                                )
+                        rms[0] = T.float32(1) / T.sqrt(
+                            rms[0] / T.Cast("float32", _norm_heads(spec, h)[1] * d) + T.float32(eps)
                         )
+                    for e in T.serial(d):
+                        out[i, h, e] = T.Cast(out_dtype, _rotated(spec, read, table, weight, rms, i, h, e))
 
     return body
