@@ -71,6 +71,17 @@ def test_every_tensor_is_taken_over(
         np.testing.assert_array_equal(found[tensor][1], values)
 
 
+def test_a_mistral_is_taken_over_as_a_llama_is(checkpoint: Any, tmp_path: Path) -> None:
+    folder, source, _ = checkpoint
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    convert(tmp_path / "config.json", AWQ, tmp_path / "out", source=folder, progress=quiet)
+    found, want = read(tmp_path / "out"), expected(source)
+    assert found.keys() == want.keys()
+    assert all(found[tensor][1].tobytes() == values.tobytes() for tensor, values in want.items())
+
+
 def test_tensors_come_in_the_order_of_the_source(checkpoint: Any, tmp_path: Path) -> None:
     """Each of the three parts of a layer comes when the first of its sources does, as mlc_llm loads them."""
     from engine.model.tensors import open_tensors
