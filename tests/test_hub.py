@@ -219,7 +219,7 @@ def test_an_unsupported_model_is_refused_before_its_weights(client: Client, hub:
     found = client.fetch("org/new", "--embedded-model-type", "auto")
     assert found.code == 2
     assert "gemma3n" in found.error
-    assert "nearest is gemma3_text" in found.error
+    assert "The nearest is gemma3" in found.error
     assert set(hub.gets()) == {"config.json"}
     assert client.fetch("org/new").folder.is_dir()
 
