@@ -83,11 +83,12 @@ def estimate(model: DecoderSpec | ModelFacts, plan: ExportPlan) -> Estimate:
     packed = model.packed if isinstance(model, ModelFacts) and quantization.from_awq else ()
     stored = all_stored_tensors(packed or parameters, quantization)
     kv_layer = kv_cache_bytes(spec, quantization, plan) // len(spec.layers)
+    wide = "gate and up projections" if spec.gated_mlp else "up projection"
     name, largest = max(
         [
             *((t.name, memory_bytes(t)) for t in stored),
             ("the KV cache of one layer", kv_layer),
-            ("the gate and up projections of one prefill chunk", _gate_up_bytes(spec, quantization, plan)),
+            (f"the {wide} of one prefill chunk", _gate_up_bytes(spec, quantization, plan)),
         ],
         key=lambda item: item[1],
     )
@@ -132,13 +133,15 @@ def temporary_bytes(spec: DecoderSpec, quantization: Quantization, plan: ExportP
     """A lower bound of the activations of one prefill chunk.
 
     chunk * bytes an element * (3 * intermediate + 2 * hidden + (heads + 2 * key/value heads) *
-    head_dim): exact for SmolLM2 in WebLLM's table, up to 1.5 times less than others take.
+    head_dim), 2 * intermediate without a gate: exact for SmolLM2 in WebLLM's table, up to 1.5 times less
+    than others take.
     """
     heads = spec.num_attention_heads + 2 * spec.num_key_value_heads
-    width = 3 * spec.intermediate_size + 2 * spec.hidden_size + heads * spec.head_dim
+    width = (2 + spec.gated_mlp) * spec.intermediate_size + 2 * spec.hidden_size + heads * spec.head_dim
     return (plan.prefill_chunk_size or 0) * _ITEMSIZE[quantization.model_dtype] * width
 
 
 def _gate_up_bytes(spec: DecoderSpec, quantization: Quantization, plan: ExportPlan) -> int:
-    """The widest activation of one prefill chunk: [chunk, 2 * intermediate]."""
-    return (plan.prefill_chunk_size or 0) * 2 * spec.intermediate_size * _ITEMSIZE[quantization.model_dtype]
+    """The widest activation of one prefill chunk: [chunk, 2 * intermediate], half of it without a gate."""
+    width = (1 + spec.gated_mlp) * spec.intermediate_size
+    return (plan.prefill_chunk_size or 0) * width * _ITEMSIZE[quantization.model_dtype]

@@ -16,6 +16,7 @@ from engine.catalog import QUANTIZATIONS
 from engine.embedded import evaluate
 from engine.embedded.convert_weight import convert
 from engine.embedded.families.registry import family_of
+from engine.embedded.locate import located
 from engine.embedded.spec import DecoderSpec, LayerSpec, Parameter, RopeScaling
 from engine.errors import StageError
 from engine.model.config import normalise
@@ -44,23 +45,24 @@ def deviation(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def source_weights(folder: Path, parameters: tuple[Parameter, ...]) -> evaluate.SourceWeights:
-    return evaluate.SourceWeights(parameters, read_sources(folder / "hf").__getitem__)
+    tensors = read_sources(folder / "hf")
+    return evaluate.SourceWeights(located(parameters, tensors), tensors.__getitem__)
 
 
 @pytest.mark.parametrize("config", ["hf/config.json", "config.transformers5.json"])
-def test_source_weights_give_the_logits_of_transformers(golden: Path, config: str) -> None:
-    spec, parameters = described(golden / config)
-    reference = load_file(golden / "reference.safetensors")
-    ours = evaluate.logits(spec, source_weights(golden, parameters), reference["input_ids"])
+def test_source_weights_give_the_logits_of_transformers(referenced: Path, config: str) -> None:
+    spec, parameters = described(referenced / config)
+    reference = load_file(referenced / "reference.safetensors")
+    ours = evaluate.logits(spec, source_weights(referenced, parameters), reference["input_ids"])
     assert ours.dtype == np.float32
     assert deviation(ours, reference["logits"]) < 5e-5
 
 
 @pytest.mark.parametrize("mode", ["q0f32", "q4f32_1"])
-def test_stored_weights_give_the_logits_of_transformers(golden: Path, mode: str) -> None:
-    folder = exports.weights(golden.name, mode)
+def test_stored_weights_give_the_logits_of_transformers(referenced: Path, mode: str) -> None:
+    folder = exports.weights(referenced.name, mode)
     spec, parameters = exports.decoder(folder)
-    reference = load_file(golden / "reference.safetensors")
+    reference = load_file(referenced / "reference.safetensors")
     weights = evaluate.stored_weights(folder, parameters, QUANTIZATIONS[mode])
     ours = evaluate.logits(spec, weights, reference["input_ids"])
     assert deviation(ours, reference[f"logits_{mode}"]) < 5e-5

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 from engine.catalog import QUANTIZATIONS
 from engine.embedded.convert_weight import convert
 from engine.embedded.evaluate import stored_weights
+from engine.embedded.locate import located
 from engine.embedded.source import decoder_of
 from engine.model.config import normalise
 from engine.model.files import read_json_object
@@ -49,6 +50,10 @@ def store(model: torch.nn.Module, folder: Path, quantization: str) -> None:
     """Put the weights that an export of `quantization` stores into `model`."""
     spec, parameters = decoder_of(normalise(read_json_object(folder / "hf" / "config.json")))
     state = model.state_dict()
+    # transformers 5 renames GPT-NeoX's head when it loads and saves.
+    if "embed_out.weight" not in state:
+        state["embed_out.weight"] = state["lm_head.weight"]
+    parameters = located(parameters, state)
     with tempfile.TemporaryDirectory() as out:
         convert(folder / "hf", quantization, Path(out))
         stored = stored_weights(Path(out), parameters, QUANTIZATIONS[quantization])
@@ -56,17 +61,19 @@ def store(model: torch.nn.Module, folder: Path, quantization: str) -> None:
             value = torch.from_numpy(np.array(stored[parameter.role][:], np.float32))
             # Stored as 1 + w; transformers adds the 1 itself, and float32 takes it off exactly.
             value -= float(parameter.plus_one)
-            parts = torch.split(value, [state[name].shape[0] for name in parameter.sources])
+            if heads := parameter.interleaved_heads:
+                by_part = value.reshape(3, heads, -1, *value.shape[1:])
+                value = by_part.transpose(0, 1).reshape(value.shape)
+            axis = 1 if parameter.transpose else 0
+            parts = torch.split(value, [state[name].shape[axis] for name in parameter.sources])
             for name, part in zip(parameter.sources, parts, strict=True):
-                state[name].copy_(part)
+                state[name].copy_(part.T if parameter.transpose else part)
     if spec.tie_word_embeddings:
         model.tie_weights()
 
 
-def references(folder: Path) -> dict[str, np.ndarray]:
-    """All that reference.safetensors holds."""
-    committed = load_file(folder / "reference.safetensors")
-    ids, prompt = committed["input_ids"], committed["prompt_ids"]
+def references(folder: Path, ids: np.ndarray, prompt: np.ndarray) -> dict[str, np.ndarray]:
+    """All that reference.safetensors holds for `ids` and the `prompt`, int32 [tokens]."""
     model = model_of(folder)
     out = {"input_ids": ids, "logits": logits(model, ids)}
     for quantization in ("q0f32", "q4f32_1"):
@@ -92,7 +99,8 @@ def main() -> int:
     arguments = parser.parse_args()
     worst = 0.0
     for folder in arguments.folders:
-        committed, made = load_file(folder / "reference.safetensors"), references(folder)
+        committed = load_file(folder / "reference.safetensors")
+        made = references(folder, committed["input_ids"], committed["prompt_ids"])
         errors = {
             name: float(np.abs(made[name] - committed[name]).max() / max(committed[name].std(), 1e-9))
             for name in made

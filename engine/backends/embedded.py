@@ -6,6 +6,7 @@ import sys
 from engine.backends.base import Folders, StageCommand, library_name
 from engine.catalog import QUANTIZATIONS, check_target
 from engine.embedded import awq
+from engine.embedded.families.common import check_context
 from engine.errors import ToolchainError, UsageError
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
@@ -32,6 +33,8 @@ class EmbeddedBackend:
             )
         if facts is not None:
             awq.check_pair(facts.quant_method, QUANTIZATIONS[plan.quantization])
+            if facts.spec is not None:
+                check_context(facts.spec, plan.context_window_size or 0)
         if plan.compile:
             check_target(QUANTIZATIONS[plan.quantization], plan.device)
         if plan.compile and plan.device not in TARGETS:

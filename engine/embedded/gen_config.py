@@ -21,6 +21,7 @@ from engine.embedded.chat.folder import ModelFolder
 from engine.embedded.chat.named import AUTO
 from engine.embedded.chat.tokenizer_info import tokenizer_info
 from engine.embedded.chat.tokens import bos_token
+from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES, family_of
 from engine.errors import StageError, UsageError
 from engine.model.config import normalise
@@ -177,13 +178,7 @@ def generate(
             remedy="Download config.json again, or name another --model-type.",
         ) from error
     warnings = _apply_sizes(model, sizes)
-    if spec.max_positions and model["context_window_size"] > spec.max_positions:
-        raise UsageError(
-            f"--context-window-size {model['context_window_size']} is above the {spec.max_positions} positions "
-            "of this model.",
-            why="It learned an embedding for each position, and has none for later ones.",
-            remedy=f"Give --context-window-size {spec.max_positions} or less.",
-        )
+    check_context(spec, model["context_window_size"])
     rolling = sizes.sliding_window_size or -1
     choice = choose_conversation(folder, conv_template)
     active = folder.tokenizer.get_vocab_size(with_added_tokens=True)

@@ -164,7 +164,7 @@ def read(
         parameters=parameters,
         tensors={name: source.info(name) for name in source.names},
         dtype="AWQ" if method == "awq" else _main_dtype(source) or _DTYPES.get(text.get("torch_dtype"), ""),
-        max_context=_positive(text.get("max_position_embeddings")),
+        max_context=_positive(text.get("max_position_embeddings", text.get("n_positions"))),
         window=_window(spec, text),
         eos_token_ids=_ids(generation.get("eos_token_id"), config.get("eos_token_id")),
         bos_token_id=next(iter(_ids(generation.get("bos_token_id"), config.get("bos_token_id"))), None),

@@ -47,6 +47,16 @@ def activation(name: str) -> Activation:
     )
 
 
+def check_context(spec: DecoderSpec, context: int) -> None:
+    """Raise UsageError for a context of more tokens than a decoder has learned positions for."""
+    if spec.position_embeddings == "learned" and context > spec.max_positions:
+        raise UsageError(
+            f"A context of {context} tokens is above the {spec.max_positions} positions of this model.",
+            why="It learned an embedding for each position, and has none for later ones.",
+            remedy=f"Choose a context_window_size of {spec.max_positions} or less.",
+        )
+
+
 def head_dim(config: JSON) -> int:
     """The stated head_dim, else hidden_size over the heads, which must divide it."""
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
