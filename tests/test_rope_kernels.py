@@ -38,14 +38,13 @@ POSITIONS = np.array([0, 1, 2, 511, 4095, 32767, 131071], "i4")
 def _check_table(device: Device, frequencies: NDArray[Any], want: NDArray[Any], factor: float) -> None:
     """The angle is right to the precision of its float32 product, at every position in use.
 
-    WGSL's cos and sin may be off by 2^-11 within [-pi, pi] and by anything beyond.
+    WGSL's own cos and sin may be off by 2^-11 within [-pi, pi] and by anything beyond.
     """
     found = device.compute(partial(rope.rope_table, factor=factor), POSITIONS, frequencies)
     angles = POSITIONS[:, None].astype("f8") * want
     expected = factor * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     rounding = 6 * 2.0**-24 * np.maximum(angles, 1)[:, None, :]
-    floor = 2.0**-11 if device.gpu else 1e-6
-    assert (np.abs(found - expected) <= rounding + floor).all()
+    assert (np.abs(found - expected) <= rounding + 1e-6).all()
 
 
 @pytest.mark.parametrize("name", LAYERS)

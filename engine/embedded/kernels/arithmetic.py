@@ -1,9 +1,10 @@
 """Scalar functions that shaders lack or do not compute safely, as TIR expressions on float32."""
 
+import math
 import struct
 from typing import Any
 
-from tvm import tirx
+from tvm import te, tirx
 
 # Numerator and denominator, in x^2 from the highest power down, of the rational function that Eigen
 # and XLA use for erf in float32; beyond +-4 the function is +-1 to the last bit.
@@ -23,6 +24,13 @@ _ERF_EVEN = (
     -7.37332916720468e-03,
     -1.42647390514189e-02,
 )
+
+# pi/2 in two float32 parts: 201/128 has few bits, so k * 4 * HIGH is exact for every turn k in use.
+_QUARTER_HIGH = 1.5703125
+_QUARTER_LOW = math.pi / 2 - _QUARTER_HIGH
+# (cos(x) - 1) / x^2 and (sin(x) - x) / x^3 on [-pi/4, pi/4], in x^2: those of the Cephes library.
+_COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2, -0.5)
+_SIN = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 
 
 def exact(value: float) -> Any:
@@ -46,6 +54,26 @@ def erf(x: Any) -> Any:
     bounded = tirx.max(tirx.min(x, tirx.const(4, "float32")), tirx.const(-4, "float32"))
     square = bounded * bounded
     return bounded * _polynomial(square, _ERF_ODD) / _polynomial(square, _ERF_EVEN)
+
+
+def wave(angle: Any, quarters: Any) -> Any:
+    """cos(angle - quarters * pi/2): the cosine for 0 quarters, the sine for 1, of any float32 angle.
+
+    WGSL promises of its own cos and sin only an error below 2^-11, and that within [-pi, pi], which is
+    what software devices keep to: too little for rotations. Whole turns are taken off first, then
+    quarters; what is left lies in [-pi/4, pi/4].
+    """
+    rest, turns = angle, te.round(angle * exact(0.5 / math.pi))
+    rest = (rest - turns * exact(4 * _QUARTER_HIGH)) - turns * exact(4 * _QUARTER_LOW)
+    quarter = te.round(rest * exact(2 / math.pi))
+    rest = (rest - quarter * exact(_QUARTER_HIGH)) - quarter * exact(_QUARTER_LOW)
+    square, one = rest * rest, tirx.const(1, "float32")
+    cosine = one + square * _polynomial(square, _COS)
+    sine = rest + rest * square * _polynomial(square, _SIN)
+    # cos, -sin, -cos, sin of what is left, as the angle lies in one quarter or the next
+    k = tirx.bitwise_and(quarter.astype("int32") - quarters, tirx.const(3, "int32"))
+    value = tirx.Select(tirx.bitwise_and(k, tirx.const(1, "int32")) == 1, sine, cosine)
+    return tirx.Select(tirx.any(k == 1, k == 2), -value, value)
 
 
 def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:

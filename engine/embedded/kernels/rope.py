@@ -16,15 +16,11 @@ from numpy.typing import NDArray
 from tvm import te
 from tvm.script import tirx as T
 
-from engine.embedded.kernels.arithmetic import exact
+from engine.embedded.kernels.arithmetic import exact, wave
 from engine.embedded.kernels.optional import without_unused
 from engine.embedded.spec import DecoderSpec, LayerSpec, RopeScaling
 
 THREADS = 256
-
-# 2 pi in two float32 parts: 201/32 has few bits, so k * HIGH is exact for every k in use.
-_TWO_PI_HIGH = 6.28125
-_TWO_PI_LOW = 2 * math.pi - _TWO_PI_HIGH
 
 
 def inverse_frequencies(rotary_dim: int, layer: LayerSpec, context: int) -> NDArray[np.float32]:
@@ -64,16 +60,12 @@ def _scaled(
 def rope_table(positions: te.Tensor, frequencies: te.Tensor, *, factor: float) -> te.Tensor:
     """float32 [n, 2, pairs]: cosines and sines of position * frequency, times `factor`.
 
-    `positions` is int32 [n], `frequencies` float32 [pairs]. The angle is brought into [-pi, pi] first:
-    WGSL promises the accuracy of sin and cos only there.
+    `positions` is int32 [n], `frequencies` float32 [pairs].
     """
 
     def value(i: Any, part: Any, j: Any) -> Any:
-        angle = positions[i].astype("float32") * frequencies[j]
-        turns = te.round(angle * exact(1 / (2 * math.pi)))
-        reduced = (angle - turns * exact(_TWO_PI_HIGH)) - turns * exact(_TWO_PI_LOW)
-        wave = tvm.tirx.if_then_else(part == 0, te.cos(reduced), te.sin(reduced))
-        return wave if factor == 1 else wave * exact(factor)
+        found = wave(positions[i].astype("float32") * frequencies[j], part.astype("int32"))
+        return found if factor == 1 else found * exact(factor)
 
     return te.compute((positions.shape[0], 2, frequencies.shape[0]), value, name="rope_table")
 
