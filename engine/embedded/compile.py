@@ -158,6 +158,8 @@ def _build(config: dict[str, Any], output: Path, device: str) -> None:
     from engine.embedded import library, lower
 
     plan = library.plan_of(config)
+    if warning := library.longrope_warning(plan):
+        narrate.say(f"warning: {warning}")
     target = lower.make_target(device)
     narrate.progress(1, STEPS, "steps", "describing the model")
     mod = library.build_module(plan, target)

@@ -15,6 +15,7 @@ from tvm.target import Target
 
 from engine.catalog import QUANTIZATIONS, Quantization
 from engine.embedded.decoder import Decoder, attention_shape
+from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES
 from engine.embedded.kernels.kv_cache import emit_create_function
 from engine.embedded.kernels.sampling import attach_sampling
@@ -38,9 +39,13 @@ class LibraryPlan:
 
 
 def plan_of(config: Mapping[str, Any]) -> LibraryPlan:
-    """The plan that a complete mlc-chat-config.json states."""
+    """The plan that a complete mlc-chat-config.json states.
+
+    Raises UsageError for a context of more tokens than the model has positions.
+    """
     family = FAMILIES[config["model_type"]]
     spec = family.spec(config["model_config"])
+    check_context(spec, config["context_window_size"])
     return LibraryPlan(
         spec=spec,
         parameters=family.parameters(spec),
@@ -52,6 +57,20 @@ def plan_of(config: Mapping[str, Any]) -> LibraryPlan:
         max_batch_size=config.get("max_batch_size", 1),
         active_vocab_size=config.get("active_vocab_size", spec.vocab_size),
     )
+
+
+def longrope_warning(plan: LibraryPlan) -> str | None:
+    """What a longrope model does not do beyond its original context, None for all others."""
+    for scaling in (layer.rope_scaling for layer in plan.spec.layers):
+        if scaling is not None and scaling.rope_type == "longrope":
+            original = scaling.original_max_position_embeddings
+            if plan.context_window_size > original:
+                return (
+                    f"A context of {plan.context_window_size} tokens is above the {original} that the model "
+                    f"was first trained with, so its long rope factors are used throughout; in chats that "
+                    f"stay below {original}, --context-window-size {original} answers better."
+                )
+    return None
 
 
 def build_module(plan: LibraryPlan, target: Target) -> tvm.IRModule:
