@@ -13,6 +13,7 @@ from tvm.target import Target
 from engine.catalog import Quantization
 from engine.embedded.kernels import elementwise, linear, norm, rope
 from engine.embedded.kernels.attention.shape import AttentionShape
+from engine.embedded.kernels.simd import Simd
 from engine.embedded.spec import DecoderSpec, LayerSpec, Parameter
 from engine.embedded.stored import layout, stored_tensors
 from engine.errors import UsageError
@@ -66,6 +67,7 @@ class Decoder:
         self.quantization = quantization
         self.context = context
         self.gpu = target.kind.name != "llvm"
+        self.simd = None if self.gpu else Simd.of(target)
         self.weights = weights
         self.parameters = {p.role: p for p in parameters}
         self.index: dict[str, int] = {}
@@ -218,14 +220,13 @@ class Decoder:
         """float32 [n, in_features] to float32 [n, out_features] by the stored matrix of that role."""
         rows, columns = self.parameters[role].shape
         n = x.ty.shape[0]
-        if not self.gpu:
-            kernel, symbol = linear.matmul_cpu, "matmul"
-        elif _is_one(n):
-            kernel, symbol = linear.gemv_gpu, "gemv"
-        else:
-            kernel, symbol = linear.gemm_gpu, "gemm"
         stored_as = layout(self.parameters[role], self.quantization)
-        func = kernel(rows, columns, self.quantization, stored_as)
+        if self.simd is not None:
+            func, symbol = linear.matmul_cpu(rows, columns, self.quantization, stored_as, self.simd), "matmul"
+        elif _is_one(n):
+            func, symbol = linear.gemv_gpu(rows, columns, self.quantization, stored_as), "gemv"
+        else:
+            func, symbol = linear.gemm_gpu(rows, columns, self.quantization, stored_as), "gemm"
         return self._call(
             f"{symbol}_{rows}x{columns}",
             func,

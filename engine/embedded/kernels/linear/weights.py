@@ -1,6 +1,7 @@
 """How stored weights are read: a kernel's signature around a body that sees only a Reader."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -9,13 +10,22 @@ from tvm.script import tirx as T
 
 from engine.catalog import Layout, Quantization
 
-Reader = Callable[[Any, Any], Any]
-"""(row, column) -> float32 expression of that weight."""
+
+@dataclass(frozen=True)
+class Reader:
+    """Stored weights: `reader(row, column)` is the float32 expression of one, `buffers` hold them."""
+
+    buffers: tuple[Any, ...]
+    element: Callable[[Any, Any], Any]
+
+    def __call__(self, row: Any, column: Any) -> Any:
+        """The weight at `row` (of out_features) and `column`, a TIR expression."""
+        return self.element(row, column)
 
 
 def plain_reader(weight: Any) -> Reader:
     """Weights stored as floats."""
-    return lambda row, column: T.Cast("float32", weight[row, column])
+    return Reader((weight,), lambda row, column: T.Cast("float32", weight[row, column]))
 
 
 def group_reader(words: Any, scales: Any, quantization: Quantization, layout: Layout = "NK") -> Reader:
@@ -36,7 +46,7 @@ def group_reader(words: Any, scales: Any, quantization: Quantization, layout: La
         centred = T.Cast("float32", T.Cast("int32", q) - max_int)
         return centred * T.Cast("float32", at(scales, row, column // group))
 
-    return read
+    return Reader((words, scales), read)
 
 
 def awq_reader(words: Any, zeros: Any, scales: Any, quantization: Quantization) -> Reader:
@@ -55,7 +65,7 @@ def awq_reader(words: Any, zeros: Any, scales: Any, quantization: Quantization) 
         zero = integer(zeros[column // group, row // 8], row)
         return T.Cast("float32", q - zero) * T.Cast("float32", scales[column // group, row])
 
-    return read
+    return Reader((words, zeros, scales), read)
 
 
 def with_weights(

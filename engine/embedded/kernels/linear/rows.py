@@ -1,0 +1,205 @@
+"""Rows of stored weights on the CPU: widened to float32, or multiplied as they are stored.
+
+A row may be widened into another order than that of its columns, where that spares shuffling: its
+floats have positions, and activations are packed into the same order before they meet it.
+
+The methods emit TIR into the function that is being built.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tvm.script import tirx as T
+
+from engine.catalog import Quantization
+from engine.embedded.kernels.linear.weights import Reader
+from engine.embedded.kernels.simd import Simd, load, prefetch, repeated, total
+
+
+class Rows:
+    """Any stored weights, read one by one, in the order of their columns.
+
+    `positions` is the length of a widened row. `dot_rows` is how many rows a `dot` has in flight, enough
+    to hide the latency of a multiply-add; 0 where there is no `dot`.
+    """
+
+    dot_rows = 0
+
+    def __init__(self, rows: int, columns: int, simd: Simd) -> None:
+        self.rows, self.columns, self.simd = rows, columns, simd
+        self.positions = columns
+
+    def row(self, r: Any, chunk: int) -> Any:
+        """Row `r`, or the last one where chunks do not divide the rows and `r` is past it."""
+        return r if self.rows % chunk == 0 else T.min(r, self.rows - 1)
+
+    def widen(self, weight: Reader, first: Any, count: int, panel: Any, stride: int) -> None:
+        """`count` rows from `first` on into the flat `panel`, `stride` floats apart."""
+        # Column by column, as most of what is not stored by rows is.
+        with T.serial(self.columns) as k, T.serial(count) as r:
+            T.buffer_store(panel, weight(self.row(first + r, count), k), [r * stride + k])
+
+    def pack(self, x: Any, n: Any, t: Any, lanes: int, packed: Any) -> None:
+        """The tokens t * lanes + lane of x [n, K], 0 where there is none, by position.
+
+        packed[(t * positions + p) * lanes + lane] is what the float at position p is multiplied with.
+        """
+        with T.serial(self.columns) as k, T.serial(lanes) as lane:
+            self._pack(x, n, t, lanes, packed, k, k, lane)
+
+    def _pack(
+        self, x: Any, n: Any, t: Any, lanes: int, packed: Any, position: Any, column: Any, lane: Any
+    ) -> None:
+        token = t * lanes + lane
+        there = T.And(token < n, column < self.columns)
+        value = T.if_then_else(there, x[token, column], T.float32(0))
+        T.buffer_store(packed, value, [(t * self.positions + position) * lanes + lane])
+
+    def dot(self, weight: Reader, packed: Any, i: Any, first: Any, y: Any) -> None:
+        """y[i, first + r] for `dot_rows` rows, token `i` being packed with lanes = 1.
+
+        The rows after these are prefetched: rows are too short for a processor to foresee where it goes on.
+        """
+        raise NotImplementedError
+
+    def _accumulator(self, width: int) -> Any:
+        acc = T.sblock_alloc_buffer((self.dot_rows, width), "float32")
+        for r in range(self.dot_rows):
+            T.buffer_store(acc, T.Broadcast(T.float32(0), width), [r, T.ramp(0, 1, width)])
+        return acc
+
+    def _finish(self, accumulators: dict[int, Any], i: Any, first: Any, y: Any, rest: Any = None) -> None:
+        """Store, for each row, the sum of the lanes of its accumulators (by their width) and rest[r]."""
+        for r in range(self.dot_rows):
+            parts = [total(load(acc, r, 0, lanes=width), width) for width, acc in accumulators.items()]
+            value = sum(parts[1:], parts[0]) if rest is None else sum(parts, rest[r])
+            if self.rows % self.dot_rows == 0:
+                T.buffer_store(y, value, [i, first + r])
+            else:
+                with T.If(first + r < self.rows), T.Then():
+                    T.buffer_store(y, value, [i, first + r])
+
+
+def _accumulate(acc: Any, r: int, width: int, value: Any) -> None:
+    T.buffer_store(acc, load(acc, r, 0, lanes=width) + value, [r, T.ramp(0, 1, width)])
+
+
+class FloatRows(Rows):
+    """Weights stored as floats, row by row."""
+
+    dot_rows = 8
+
+    def widen(self, weight: Reader, first: Any, count: int, panel: Any, stride: int) -> None:
+        """See Rows."""
+        with T.serial(count) as r, T.serial(self.columns) as k:
+            T.buffer_store(panel, weight(self.row(first + r, count), k), [r * stride + k])
+
+    def dot(self, weight: Reader, packed: Any, i: Any, first: Any, y: Any) -> None:
+        """See Rows."""
+        lanes, (stored,) = self.simd.lanes, weight.buffers
+        whole = self.columns // lanes * lanes
+        acc = self._accumulator(lanes)
+        rest = T.sblock_alloc_buffer((self.dot_rows,), "float32")
+        with T.serial(whole // lanes) as k:
+            for r in range(self.dot_rows):
+                x = load(packed, i * self.columns + k * lanes, lanes=lanes)
+                T.evaluate(prefetch(stored, first + r + self.dot_rows, k * lanes))
+                w = load(stored, self.row(first + r, self.dot_rows), k * lanes, lanes=lanes)
+                _accumulate(acc, r, lanes, x * T.Cast(f"float32x{lanes}", w))
+        for r in range(self.dot_rows):
+            T.buffer_store(rest, T.float32(0), [r])
+        with T.serial(self.columns - whole) as k:
+            for r in range(self.dot_rows):
+                w = weight(self.row(first + r, self.dot_rows), whole + k)
+                T.buffer_store(rest, rest[r] + packed[i * self.columns + whole + k] * w, [r])
+        self._finish({lanes: acc}, i, first, y, rest)
+
+
+class GroupedRows(Rows):
+    """Group-quantized rows: words of `per_word` integers, the lowest first, and a scale for each group.
+
+    A vector of words is unpacked with one shift for the first integers of all, one for the second and
+    so on, so that is the order of positions: [block of words][integer in its word][word of the block].
+    A block has as many words as a vector has lanes; what is left at the end goes group by group.
+    """
+
+    # As many instructions for an integer as four for a float: with more rows, loads wait too long.
+    dot_rows = 4
+
+    def __init__(self, rows: int, columns: int, simd: Simd, quantization: Quantization) -> None:
+        super().__init__(rows, columns, simd)
+        assert quantization.bits is not None
+        self.bits, self.max_int = quantization.bits, quantization.max_int
+        self.per_word = quantization.elements_per_word
+        self.group_words = quantization.group_size // self.per_word
+        self.words = -(-columns // quantization.group_size) * self.group_words
+        self.positions = self.words * self.per_word
+
+    def _spans(self) -> list[tuple[int, int, int]]:
+        """What a row is made of, in blocks: (first word, how many blocks, words in each)."""
+        wide = max(self.simd.lanes, self.group_words)
+        whole = self.words // wide
+        rest = (self.words - whole * wide) // self.group_words
+        return [span for span in ((0, whole, wide), (whole * wide, rest, self.group_words)) if span[1]]
+
+    def _blocks(self) -> Iterator[tuple[Any, int]]:
+        """Inside a loop over them: the first word of each block, and how many words it has."""
+        for first, count, width in self._spans():
+            with T.serial(count) as b:
+                yield first + b * width, width
+
+    def _integers(self, words: Any, row: Any, word: Any, j: int, width: int) -> Any:
+        """The `j`-th integers of `width` words, not centred, as a float32 vector."""
+        vector = load(words, row, word, lanes=width) >> T.Broadcast(T.uint32(self.bits * j), width)
+        if self.bits * (j + 1) < 32:
+            vector = vector & T.Broadcast(T.uint32(2**self.bits - 1), width)
+        # From int32: few processors convert unsigned integers at once.
+        return T.Cast(f"float32x{width}", T.Cast(f"int32x{width}", vector))
+
+    def _scales(self, scales: Any, row: Any, word: Any, width: int) -> Any:
+        """The scales of `width` words, one for each word, as a float32 vector."""
+        groups = width // self.group_words
+        vector = load(scales, row, word // self.group_words, lanes=groups)
+        wide = T.Cast("float32" if groups == 1 else f"float32x{groups}", vector)
+        return repeated(wide, groups, self.group_words)
+
+    def widen(self, weight: Reader, first: Any, count: int, panel: Any, stride: int) -> None:
+        """See Rows."""
+        words, scales = weight.buffers
+        with T.serial(count) as r:
+            row = self.row(first + r, count)
+            for word, width in self._blocks():
+                centre = T.Broadcast(T.float32(self.max_int), width)
+                for j in range(self.per_word):
+                    value = self._integers(words, row, word, j, width) - centre
+                    place = r * stride + word * self.per_word + j * width
+                    value = value * self._scales(scales, row, word, width)
+                    T.buffer_store(panel, value, [T.ramp(place, 1, width)])
+
+    def pack(self, x: Any, n: Any, t: Any, lanes: int, packed: Any) -> None:
+        """See Rows."""
+        for word, width in self._blocks():
+            with T.serial(width) as v, T.serial(self.per_word) as j, T.serial(lanes) as lane:
+                position = word * self.per_word + j * width + v
+                self._pack(x, n, t, lanes, packed, position, (word + v) * self.per_word + j, lane)
+
+    def dot(self, weight: Reader, packed: Any, i: Any, first: Any, y: Any) -> None:
+        """See Rows. The scale is factored out of the sum over the integers that share a lane."""
+        words, scales = weight.buffers
+        accumulators = {width: self._accumulator(width) for _, _, width in self._spans()}
+        for word, width in self._blocks():
+            # sum((q - c) * x) = sum(q * x) - c * sum(x), whose second part is that of all rows.
+            start = i * self.positions + word * self.per_word
+            x = [load(packed, start + j * width, lanes=width) for j in range(self.per_word)]
+            centre = T.sblock_alloc_buffer((width,), "float32")
+            centred = sum(x[1:], x[0]) * T.Broadcast(T.float32(-self.max_int), width)
+            T.buffer_store(centre, centred, [T.ramp(0, 1, width)])
+            for r in range(self.dot_rows):
+                row = self.row(first + r, self.dot_rows)
+                T.evaluate(prefetch(words, first + r + self.dot_rows, word))
+                value = load(centre, 0, lanes=width)
+                for j in range(self.per_word):
+                    value = value + x[j] * self._integers(words, row, word, j, width)
+                value = value * self._scales(scales, row, word, width)
+                _accumulate(accumulators[width], r, width, value)
+        self._finish(accumulators, i, first, y)
