@@ -51,16 +51,22 @@ def _reached(sum_: Any, goal: Any, turn: Any) -> Any:
 
 def softmax_partial(size: int, gpu: bool) -> tvm.tirx.PrimFunc:
     """f(logits f32[1, 1, size], temperature f32[1], out f32[2, tiles]): each tile's maximum and sum."""
-    return _softmax_partial_gpu(size) if gpu else _softmax_partial_cpu(size)
+    body = _softmax_partial_gpu(size) if gpu else _softmax_partial_cpu(size)
 
-
-def _softmax_partial_gpu(size: int) -> tvm.tirx.PrimFunc:
     @T.prim_func(private=True, s_tir=True)
     def softmax_partial(vx: T.handle, vt: T.handle, vo: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         x = T.match_buffer(vx, (1, 1, size), "float32")
         temperature = T.match_buffer(vt, (1,), "float32")
         out = T.match_buffer(vo, (2, tiles(size)), "float32")
+        body(x, temperature, out)
+
+    return softmax_partial
+
+
+def _softmax_partial_gpu(size: int) -> Any:
+    @T.macro
+    def body(x, temperature, out):
         for bx in T.thread_binding(tiles(size), thread="blockIdx.x"):
             for tx in T.thread_binding(THREADS, thread="threadIdx.x"):
                 with T.sblock("tile"):
@@ -92,16 +98,12 @@ def _softmax_partial_gpu(size: int) -> tvm.tirx.PrimFunc:
                         out[0, bx] = acc[0]
                         out[1, bx] = partial[0]
 
-    return softmax_partial
+    return body
 
 
-def _softmax_partial_cpu(size: int) -> tvm.tirx.PrimFunc:
-    @T.prim_func(private=True, s_tir=True)
-    def softmax_partial(vx: T.handle, vt: T.handle, vo: T.handle):
-        T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
-        x = T.match_buffer(vx, (1, 1, size), "float32")
-        temperature = T.match_buffer(vt, (1,), "float32")
-        out = T.match_buffer(vo, (2, tiles(size)), "float32")
+def _softmax_partial_cpu(size: int) -> Any:
+    @T.macro
+    def body(x, temperature, out):
         for tile in T.serial(tiles(size)):
             with T.sblock("tile"):
                 acc = T.sblock_alloc_buffer((3,), "float32")
@@ -119,7 +121,7 @@ def _softmax_partial_cpu(size: int) -> tvm.tirx.PrimFunc:
                 out[0, tile] = acc[0]
                 out[1, tile] = acc[1]
 
-    return softmax_partial
+    return body
 
 
 def softmax_scale(size: int, gpu: bool) -> tvm.tirx.PrimFunc:
@@ -158,16 +160,22 @@ def tile_sums(size: int, gpu: bool) -> tvm.tirx.PrimFunc:
 
     A part is the sum of EACH neighbours, and a tile's sum adds its parts from the first to the last.
     """
-    return _tile_sums_gpu(size) if gpu else _tile_sums_cpu(size)
+    body = _tile_sums_gpu(size) if gpu else _tile_sums_cpu(size)
 
-
-def _tile_sums_gpu(size: int) -> tvm.tirx.PrimFunc:
     @T.prim_func(private=True, s_tir=True)
     def tile_sums(vx: T.handle, vs: T.handle, vp: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         x = T.match_buffer(vx, (1, size), "float32")
         total = T.match_buffer(vs, (tiles(size),), "float32")
         part = T.match_buffer(vp, (tiles(size), THREADS), "float32")
+        body(x, total, part)
+
+    return tile_sums
+
+
+def _tile_sums_gpu(size: int) -> Any:
+    @T.macro
+    def body(x, total, part):
         for bx in T.thread_binding(tiles(size), thread="blockIdx.x"):
             for tx in T.thread_binding(THREADS, thread="threadIdx.x"):
                 with T.sblock("tile"):
@@ -186,16 +194,12 @@ def _tile_sums_gpu(size: int) -> tvm.tirx.PrimFunc:
                             acc[0] += partial[i]
                         total[bx] = acc[0]
 
-    return tile_sums
+    return body
 
 
-def _tile_sums_cpu(size: int) -> tvm.tirx.PrimFunc:
-    @T.prim_func(private=True, s_tir=True)
-    def tile_sums(vx: T.handle, vs: T.handle, vp: T.handle):
-        T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
-        x = T.match_buffer(vx, (1, size), "float32")
-        total = T.match_buffer(vs, (tiles(size),), "float32")
-        part = T.match_buffer(vp, (tiles(size), THREADS), "float32")
+def _tile_sums_cpu(size: int) -> Any:
+    @T.macro
+    def body(x, total, part):
         for tile in T.serial(tiles(size)):
             with T.sblock("tile"):
                 acc = T.sblock_alloc_buffer((2,), "float32")
@@ -209,7 +213,7 @@ def _tile_sums_cpu(size: int) -> tvm.tirx.PrimFunc:
                     acc[0] += acc[1]
                 total[tile] = acc[0]
 
-    return tile_sums
+    return body
 
 
 def pick(size: int, gpu: bool) -> tvm.tirx.PrimFunc:
