@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import tvm
 from quantization_reference import plain
+from tvm.target import Target
 from webgpu_kernels.device import WebGPU
 
 from engine.catalog import QUANTIZATIONS, Layout, ModelDtype, Quantization
 from engine.embedded.kernels import linear
+from engine.embedded.kernels.simd import Simd
 
 Array = np.ndarray[Any, Any]
 Stored = tuple[Quantization, Layout | None, tuple[Array, ...], Array]
@@ -105,7 +107,8 @@ def test_on_the_cpu(tokens: int, form: str, dtype: ModelDtype) -> None:
     how, layout, buffers, weight = stored(form, dtype)
     x = np.random.default_rng(4).standard_normal((tokens, weight.shape[1])).astype(np.float32)
     y = tvm.runtime.tensor(np.zeros((tokens, weight.shape[0]), np.float32))
-    kernel = linear.matmul_cpu(*weight.shape, how, layout).with_attr("global_symbol", "main")
-    built = tvm.compile(tvm.IRModule({"main": kernel.without_attr("private")}), target="llvm")
+    target = Target({"kind": "llvm"})
+    kernel = linear.matmul_cpu(*weight.shape, how, layout, Simd.of(target))
+    built = tvm.compile(kernel.with_attr("global_symbol", "main"), target=target)
     built["main"](*map(tvm.runtime.tensor, (x, *contiguous(buffers))), y)
     np.testing.assert_allclose(y.numpy(), x @ weight.T, rtol=0, atol=1e-5 * np.abs(x @ weight.T).max())
