@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser.harness import Browser, Page
-from conftest import COMPILED
+from conftest import FAMILIES
 from exports import GOLDEN, LIBRARY, QUANTIZATIONS, decoder, export
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
@@ -19,8 +19,8 @@ from engine.embedded.chat.conversation import Conversation
 
 pytestmark = pytest.mark.browser
 
-TOLERANCE = 1e-2
-"""Of the logits' standard deviation, as for any WebGPU implementation (here errors are near 1e-5)."""
+TOLERANCE = 1e-4
+"""Of the logits' standard deviation. Errors are near 1e-5: nothing hangs on a device's own cos or sin."""
 
 
 @cache
@@ -37,10 +37,12 @@ def _error(found: NDArray[Any], want: NDArray[Any]) -> float:
     return float(np.abs(found - want).max() / want.std())
 
 
-@pytest.mark.parametrize("quantization", ["q0f32", "q4f32_1"])
-@pytest.mark.parametrize("model", COMPILED)
-def test_logits_at_every_step_past_the_window(browser: Browser, model: str, quantization: str) -> None:
-    """A chunk longer than the window, a short chunk on the cache, then token by token."""
+@pytest.mark.parametrize(
+    ("model", "quantization"),
+    [*((model, "q4f32_1") for model in FAMILIES), ("gemma3_text", "q0f32"), ("llama", "q0f32")],
+)
+def test_logits_at_every_step_and_greedy_tokens(browser: Browser, model: str, quantization: str) -> None:
+    """A chunk longer than the window, a short chunk on the cache, token by token; then the greedy run."""
     reference = _reference(model)
     ids, want = reference["input_ids"].tolist(), reference[f"logits_{quantization}"]
     page = _load(browser, export(model, quantization, "webgpu"))
@@ -56,16 +58,13 @@ def test_logits_at_every_step_past_the_window(browser: Browser, model: str, quan
         errors.append(_error(page.forward(ids[n : n + 1], prefill=False), want[n]))
     assert max(errors) < TOLERANCE
 
-
-@pytest.mark.parametrize("model", COMPILED)
-def test_greedy_tokens(browser: Browser, model: str) -> None:
-    reference = _reference(model)
-    page = _load(browser, export(model, "q4f32_1", "webgpu"))
-    logits, said = page.forward(reference["prompt_ids"].tolist()), []
-    for _ in reference["greedy_q4f32_1"]:
-        said.append(int(logits.argmax()))
-        logits = page.forward(said[-1:], prefill=False)
-    assert said == reference["greedy_q4f32_1"].tolist()
+    if quantization == "q4f32_1":
+        page.reset()
+        logits, said = page.forward(reference["prompt_ids"].tolist()), []
+        for _ in reference["greedy_q4f32_1"]:
+            said.append(int(logits.argmax()))
+            logits = page.forward(said[-1:], prefill=False)
+        assert said == reference["greedy_q4f32_1"].tolist()
 
 
 @pytest.mark.parametrize("chunk", [8, 16, 64])

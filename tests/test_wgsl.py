@@ -59,6 +59,8 @@ def _check_limits(name: str, wgsl: str) -> None:
     [
         *(("llama", name) for name, q in QUANTIZATIONS.items() if q.runs_on("webgpu") and not q.from_awq),
         *(("gemma3_text", name) for name in ("q0f16", "q0f32", "q4f16_0", "q4f32_1", "q3f16_1")),
+        # Between them all kinds of norm, bias, head layout, position and softcap.
+        *((name, "q4f16_1") for name in ("gemma2", "gpt_neox", "gpt2", "phi", "qwen2", "qwen3", "olmo2")),
     ],
 )
 def test_every_kernel_compiles(model: str, quantization: str) -> None:
