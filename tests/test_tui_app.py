@@ -7,6 +7,7 @@ import filelock
 import pytest
 from real_terminal import Terminal
 from textual.widgets import Input, OptionList, Static
+from textual.widgets._footer import FooterKey
 from tui_runs import Begun
 from tui_support import at_every_size, colours, screen_text, settled, snap, until, wizard_at
 
@@ -286,3 +287,22 @@ async def test_an_input_keeps_letters_that_are_keys_elsewhere(wizard_home: Path)
         await pilot.press(*"p?1n")
         assert app.screen.query_one("#source", Input).value == "p?1n"
         assert app.screen.STEP == "model"
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+async def test_the_key_line_has_whole_keys_and_always_help(wizard_home: Path, width: int) -> None:
+    app = wizard_at("start")
+    async with app.run_test(size=(110, 24)) as pilot:
+        await settled(pilot)
+        everything = [str(key.render()) for key in app.screen.query(FooterKey)]
+        await pilot.resize_terminal(width, 24)
+        await until(pilot, lambda: app.screen.query(FooterKey).last().region.right <= width, "fewer keys")
+        keys = list(app.screen.query(FooterKey))
+        shown = [str(key.render()) for key in keys]
+        assert "? Help" in shown
+        assert shown == [text for text in everything if text in shown]
+        assert (shown == everything) == (width >= 60)
+        await pilot.resize_terminal(110, 24)
+        await until(
+            pilot, lambda: [str(k.render()) for k in app.screen.query(FooterKey)] == everything, "every key"
+        )

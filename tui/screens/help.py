@@ -8,7 +8,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Footer, Markdown, Static
+from textual.widgets import Markdown, Static
+
+from tui.widgets.key_line import KeyLine
 
 _EVERYWHERE = """
 ### Everywhere
@@ -56,7 +58,7 @@ class HelpScreen(ModalScreen[None]):
             with VerticalScroll():
                 yield Markdown(self._text.strip())
                 yield Static(self._keys, id="keys")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyLine()
 
     def on_click(self, event: events.Click) -> None:
         """A click beside it closes it."""

@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Input, OptionList, Static
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine import preset
@@ -20,6 +20,7 @@ from tui import describe, symbols
 from tui.draft import Draft
 from tui.messages import UnfinishedFound
 from tui.screens.confirm import ConfirmModal
+from tui.widgets.key_line import KeyLine
 
 if TYPE_CHECKING:
     from engine.run.resume import Unfinished
@@ -88,7 +89,7 @@ are not done again.
             box.border_title = "Start from"
             yield box
             yield Static("", id="detail", classes="box", markup=False)
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
         """Show presets at once, so that keys typed ahead find them, and look for the rest."""

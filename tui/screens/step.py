@@ -7,10 +7,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import Screen
-from textual.widgets import Footer
 
 from tui import steps
 from tui.draft import Draft
+from tui.widgets.key_line import KeyLine
 from tui.widgets.plan_panel import PlanPanel
 from tui.widgets.step_rail import StepRail
 
@@ -52,7 +52,7 @@ class StepScreen(Screen[None]):
             with VerticalScroll(id="body", can_focus=False):
                 yield from self.compose_body()
             yield PlanPanel(self.draft)
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyLine()
 
     def compose_body(self) -> ComposeResult:
         """The widgets of this step."""
