@@ -11,11 +11,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import awq_models
 import pytest
 from exports import weights
 
 from engine.catalog import QUANTIZATIONS
 from engine.embedded import library, lower
+from engine.embedded.__main__ import main
 
 SCRIPT = Path(__file__).parent / "browser" / "validate.mjs"
 
@@ -68,6 +70,18 @@ def test_every_kernel_compiles(model: str, quantization: str) -> None:
     assert len(kernels) > 30
     uses_f16 = any("enable f16;" in text for text in kernels.values())
     assert uses_f16 == QUANTIZATIONS[quantization].needs_f16
+    assert _errors(kernels) == {}
+    for name, wgsl in kernels.items():
+        _check_limits(name, wgsl)
+
+
+def test_kernels_of_awq_weights_compile(tmp_path: Path) -> None:
+    awq_models.make(tmp_path / "awq")
+    stage = ["gen_config", tmp_path / "awq", "--quantization", "q4f16_autoawq", "-o", tmp_path / "out"]
+    assert main([*map(str, stage), "--conv-template", "auto"]) == 0
+    config = json.loads((tmp_path / "out" / "mlc-chat-config.json").read_text(encoding="utf-8"))
+    kernels = _kernels(config)
+    assert "f16" in next(text for name, text in kernels.items() if name.startswith("gemv"))
     assert _errors(kernels) == {}
     for name, wgsl in kernels.items():
         _check_limits(name, wgsl)
