@@ -215,9 +215,95 @@ LINES = (
     ),
     ("docker-platform", "qemu: uncaught target signal 11 (Segmentation fault) - core dumped"),
     ("docker-platform", "exec /usr/bin/python3: exec format error"),
+    ("docker-platform", "rosetta error: failed to open elf at /lib64/ld-linux-x86-64.so.2"),
     (
         "docker-daemon",
-        "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker running?",
+        "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
+    ),
+    (
+        "docker-daemon",
+        "failed to connect to the docker API at unix:///var/run/docker.sock; check if the path is correct "
+        "and if the daemon is running: dial unix /var/run/docker.sock: connect: no such file or directory",
+    ),
+    (
+        "docker-daemon",
+        "error during connect: in the default daemon configuration on Windows, the docker client must be run "
+        "with elevated privileges to connect: open //./pipe/docker_engine: The system cannot find the file "
+        "specified.",
+    ),
+    (
+        "docker-daemon",
+        "Error response from daemon: Docker Desktop is manually paused. Unpause it through the Whale menu or "
+        "Dashboard.",
+    ),
+    (
+        "docker-permission",
+        "docker: permission denied while trying to connect to the Docker daemon socket at "
+        'unix:///var/run/docker.sock: Head "http://%2Fvar%2Frun%2Fdocker.sock/_ping": dial unix '
+        "/var/run/docker.sock: connect: permission denied.",
+    ),
+    (
+        "docker-permission",
+        "permission denied while trying to connect to the docker API at unix:///var/run/docker.sock",
+    ),
+    ("docker-died", "error waiting for container: unexpected EOF"),
+    ("docker-died", 'time="2023-06-06T06:44:14Z" level=error msg="error waiting for container: EOF"'),
+    (
+        "docker-died",
+        "error waiting for container: read unix @->/run/docker.sock: read: connection reset by peer",
+    ),
+    ("docker-died", "ERRO[0127] error getting events from daemon: EOF"),
+    ("docker-image", "Unable to find image 'mlc-compiler:latest' locally"),
+    ("docker-image", "docker: Error response from daemon: No such image: mlc-compiler:latest."),
+    ("docker-image", "Error: No such object: mlc-compiler"),
+    ("docker-image", "Error: mlc-compiler: image not known"),
+    (
+        "docker-image",
+        "docker: Error response from daemon: pull access denied for mlc-compiler, repository does not exist "
+        "or may require 'docker login': denied: requested access to the resource is denied.",
+    ),
+    (
+        "docker-pull",
+        'Error response from daemon: Get "https://registry-1.docker.io/v2/": net/http: request canceled '
+        "while waiting for connection (Client.Timeout exceeded while awaiting headers)",
+    ),
+    (
+        "docker-pull",
+        "ERROR: failed to solve: python:3.12-slim: failed to resolve source metadata for "
+        "docker.io/library/python:3.12-slim: failed to copy: httpReadSeeker: failed open",
+    ),
+    ("docker-pull", "dial tcp: lookup registry-1.docker.io on 127.0.0.53:53: server misbehaving"),
+    ("docker-pull", "toomanyrequests: You have reached your unauthenticated pull rate limit."),
+    ("docker-mounts", "docker: Error response from daemon: Mounts denied: "),
+    (
+        "docker-mounts",
+        "The path /Applications/x is not shared from the host and is not known to Docker.",
+    ),
+    (
+        "docker-mounts",
+        'docker: Error response from daemon: invalid mount config for type "bind": bind source path does not '
+        "exist: /x.",
+    ),
+    (
+        "docker-mounts",
+        "docker: Error response from daemon: error while creating mount source path '/opt/x': mkdir /opt/x: "
+        "read-only file system.",
+    ),
+    (
+        "docker-disk",
+        "docker: Error response from daemon: failed to create task: write /var/lib/docker/tmp/x: no space "
+        "left on device",
+    ),
+    (
+        "docker-foreign-image",
+        "docker: Error response from daemon: failed to create task for container: failed to create shim "
+        "task: OCI runtime create failed: runc create failed: unable to start container process: exec: "
+        '"run": executable file not found in $PATH: unknown.',
+    ),
+    (
+        "docker-name",
+        'docker: Error response from daemon: Conflict. The container name "/mlc-wizard-1-compile" is already '
+        'in use by container "4c01db0b339c". You have to remove (or rename) that container.',
     ),
     (
         "browser-limits",

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.explain.browsers import BROWSERS
+from engine.explain.containers import CONTAINERS
 from engine.explain.devices import DEVICES
 from engine.explain.known import GAP, Known
 from engine.explain.models import MODELS
 from engine.explain.noise import is_noise
 from engine.explain.toolchains import TOOLCHAINS
 
-KNOWN: tuple[Known, ...] = (*TOOLCHAINS, *MODELS, *DEVICES, *BROWSERS)
+KNOWN: tuple[Known, ...] = (*TOOLCHAINS, *CONTAINERS, *MODELS, *DEVICES, *BROWSERS)
 """Every failure that is known; codes are unique."""
 
 QUOTED = "The line that tells: "

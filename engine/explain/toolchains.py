@@ -162,32 +162,4 @@ TOOLCHAINS = (
         "written before may be whole: mlc-wizard verify DIR.",
         error=ToolchainError,
     ),
-    Known(
-        code="docker-daemon",
-        title="Docker's daemon does not answer.",
-        texts=(
-            "Cannot connect to the Docker daemon",
-            "error during connect: …docker",
-            "permission denied while trying to connect to the …ocker",
-        ),
-        cause="It is not running, or this user may not use it.",
-        remedy="Start Docker Desktop, or: sudo systemctl start docker. To be allowed: sudo usermod -aG "
-        "docker $USER, then log in again.",
-        error=ToolchainError,
-        backends=("docker",),
-    ),
-    Known(
-        code="docker-platform",
-        title="The container runs under an emulator of another processor, and crashed there.",
-        texts=(
-            "qemu: uncaught target signal",
-            "rosetta error: ",
-            "exec format error",
-            "no matching manifest for linux/arm64",
-        ),
-        cause="The image is for Intel, and TVM does not survive its emulation on Apple silicon.",
-        remedy="Build the image for this machine: docker build --platform linux/arm64 -t mlc-compiler -f "
-        f"docker/Dockerfile.mlc . {OWN_BACKEND}",
-        error=ToolchainError,
-    ),
 )
