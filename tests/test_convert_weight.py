@@ -1,4 +1,4 @@
-"""The convert_weight stage: the bytes mlc_llm writes, safe output, and bad input told in plain words."""
+"""The convert_weight stage: the bytes mlc_llm writes, and safe output."""
 
 import errno
 import hashlib
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from convert_support import GOLDEN, Changed, Tensors, check_whole, silent
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from engine.embedded import convert_weight
 from engine.embedded.__main__ import main
@@ -27,51 +28,18 @@ from engine.embedded.source import storage_order
 from engine.embedded.spec import Parameter
 from engine.embedded.stored import StoredTensor
 from engine.embedded.weights import SHARD_LIMIT, plan_shards
-from engine.errors import StageError, UsageError, WizardError
-from engine.model.tensors import SINGLE_FILE, open_tensors
+from engine.errors import StageError, UsageError
+from engine.model.tensors import open_tensors
 
 DATA = Path(__file__).parent / "data"
-GOLDEN = DATA / "golden"
 LARGE = DATA / "golden-large"
 ALL = ("q0f16", "q0f32", "q3f16_1", "q4f16_1", "q4f32_1")
 
-Tensors = dict[str, np.ndarray[Any, Any]]
-
-
-def check_whole(output: Path) -> dict[str, Any]:
-    """The manifest in `output`, after checking that it names exactly the shards there, and whole ones."""
-    manifest: dict[str, Any] = json.loads((output / "tensor-cache.json").read_text())
-    for shard in manifest["records"]:
-        data = (output / shard["dataPath"]).read_bytes()
-        assert hashlib.md5(data).hexdigest() == shard["md5sum"]
-        assert len(data) == shard["nbytes"]
-    named = {shard["dataPath"] for shard in manifest["records"]}
-    assert {path.name for path in output.glob("*.bin")} == named
-    return manifest
-
-
-def silent(*_: object) -> None:
-    """No narration of progress."""
-
 
 @pytest.fixture
-def model(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a copy of the golden llama_tied model, its tensors and config changed as given."""
-
-    def make(
-        change: Callable[[Tensors], object] | None = None, name: str = "model", **config: object
-    ) -> Path:
-        folder = tmp_path / name
-        shutil.copytree(GOLDEN / "llama_tied" / "hf", folder)
-        if change is not None:
-            tensors = load_file(folder / SINGLE_FILE)
-            change(tensors)
-            save_file(tensors, folder / SINGLE_FILE)
-        found = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(found | config))
-        return folder
-
-    return make
+def model(tmp_path: Path) -> Changed:
+    """Makes changed copies of a golden model."""
+    return Changed(tmp_path)
 
 
 # The bytes
@@ -146,7 +114,7 @@ def test_neither_cores_nor_block_size_change_a_byte(
     [(np.float16, "q0f16"), (np.float16, "q4f16_1"), *((np.float32, name) for name in ALL)],
 )
 def test_sources_of_other_dtypes_give_the_same(
-    model: Callable[..., Path], dtype: Any, quantization: str, tmp_path: Path
+    model: Changed, dtype: Any, quantization: str, tmp_path: Path
 ) -> None:
     def retype(tensors: Tensors) -> None:
         tensors.update({k: v.astype(np.float32).astype(dtype) for k, v in tensors.items()})
@@ -213,7 +181,7 @@ def test_progress_counts_every_byte_and_ends_at_the_total(tmp_path: Path) -> Non
 
 
 def test_values_beyond_float16_are_counted_and_named(
-    model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Changed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def enlarge(tensors: Tensors) -> None:
         tensors["model.layers.1.mlp.up_proj.weight"][3, 4:6] = 1e5
@@ -225,9 +193,7 @@ def test_values_beyond_float16_are_counted_and_named(
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(
-    model: Callable[..., Path], tmp_path: Path, bad: float
-) -> None:
+def test_weights_that_are_not_finite_are_refused(model: Changed, tmp_path: Path, bad: float) -> None:
     def spoil(tensors: Tensors) -> None:
         tensors["model.layers.1.self_attn.k_proj.weight"][2, 5] = bad
 
@@ -237,7 +203,7 @@ def test_weights_that_are_not_finite_are_refused(
 
 
 def test_unused_tensors_are_named_and_harmless_ones_are_not(
-    model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Changed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def add(tensors: Tensors) -> None:
         tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(8, np.float32)
@@ -276,9 +242,7 @@ def test_a_conversion_removes_what_an_earlier_one_left_and_nothing_else(tmp_path
     ]
 
 
-def test_a_conversion_that_fails_leaves_the_earlier_export_as_it_was(
-    model: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_conversion_that_fails_leaves_the_earlier_export_as_it_was(model: Changed, tmp_path: Path) -> None:
     def spoil(tensors: Tensors) -> None:
         tensors["model.norm.weight"][0] = np.nan
 
@@ -364,155 +328,3 @@ def test_an_output_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(StageError, match="cannot be written to"):
         convert(GOLDEN / "llama" / "hf", "q0f16", tmp_path / "out", progress=silent)
-
-
-# Bad input
-
-
-def told(capsys: pytest.CaptureFixture[str], *arguments: str, out: Path) -> str:
-    """What the command says on stderr when it refuses `arguments`; nothing may have been written."""
-    options = ["-o", str(out)] + ([] if "--quantization" in arguments else ["--quantization", "q0f16"])
-    assert main(["convert_weight", *arguments, *options]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Traceback" not in captured.err
-    assert len(captured.err.splitlines()) >= 2  # what, and a remedy
-    assert not out.exists()
-    return captured.err
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--device", "cuda"), "--device cuda is not supported"),
-        (("--source-format", "awq"), "--source-format awq goes with --quantization q4f16_autoawq"),
-        (("--quantization", "q4f16_awq"), "takes over the 4 bit weights of an AWQ checkpoint"),
-        (("--source-format", "huggingface-torch"), "not of the format that --source-format names"),
-        (("--lora-adapter", "adapter"), "adapter is no adapter: it has no adapter_config.json"),
-        (("--quantization", "q8f16_1"), "Choose one of q0f16, "),
-        (("--model-type", "gemma9"), "Model type 'gemma9'"),
-        (("--source", "nowhere"), "There is no folder nowhere"),
-    ],
-)
-def test_a_flag_that_is_not_supported_is_refused(
-    flags: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert message in told(capsys, str(GOLDEN / "llama" / "hf"), *flags, out=tmp_path / "out")
-
-
-@pytest.mark.parametrize("device", ["auto", "cpu", "cpu:0"])
-def test_the_cpu_is_accepted_by_name(device: str, tmp_path: Path) -> None:
-    arguments = ["convert_weight", str(GOLDEN / "llama" / "hf" / "config.json"), "--quantization", "q0f16"]
-    flags = ["--device", device, "--source-format", "huggingface-safetensor", "--model-type", "llama"]
-    assert main([*arguments, *flags, "--output", str(tmp_path)]) == 0
-    check_whole(tmp_path)
-
-
-def test_a_folder_or_config_that_is_not_there_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "There is no nowhere." in told(capsys, "nowhere", out=tmp_path / "out")
-    (tmp_path / "empty").mkdir()
-    found = told(capsys, str(tmp_path / "empty"), out=tmp_path / "out")
-    assert str(Path("empty") / "config.json") in found
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "config.json is not valid JSON"),
-        ("[]", "config.json holds no JSON object"),
-        ("{}", "is not supported by the embedded compiler"),
-        ('{"model_type": "llama"}', "config.json has no "),
-        ('{"model_type": "gemma3_text"}', "config.json "),
-    ],
-)
-def test_a_bad_config_says_what_is_wrong(
-    text: str, message: str, model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = model()
-    (folder / "config.json").write_text(text)
-    assert message in told(capsys, str(folder), out=tmp_path / "out")
-
-
-@pytest.mark.parametrize("value", ["16", None, 0, [64], {}])
-def test_a_config_value_of_the_wrong_type_is_no_traceback(
-    value: object, model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = model(num_attention_heads=value, head_dim=None)
-    assert "config" in told(capsys, str(folder), out=tmp_path / "out")
-
-
-@pytest.mark.parametrize("value", [0, -64, 64.0])
-def test_a_size_that_no_model_has_is_refused(
-    value: object, model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = told(capsys, str(model(hidden_size=value, head_dim=16)), out=tmp_path / "out")
-    assert f"hidden_size = {value} is no whole number above 0" in found
-
-
-def test_a_name_no_folder_can_have_is_told(tmp_path: Path) -> None:
-    with pytest.raises(WizardError, match=r"a{300}"):
-        convert(Path("a" * 300), "q0f16", tmp_path / "out", progress=silent)
-    with pytest.raises(WizardError, match=r"a{300}"):
-        open_tensors(Path("a" * 300))
-
-
-def test_a_missing_tensor_is_named(
-    model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = model(lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
-    assert "no tensor model.layers.1.mlp.up_proj.weight" in told(capsys, str(folder), out=tmp_path / "out")
-
-
-def test_a_model_that_lacks_only_its_head_is_told_of_tying(
-    model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = told(capsys, str(model(tie_word_embeddings=False)), out=tmp_path / "out")
-    assert "no tensor lm_head.weight" in found
-    assert "set tie_word_embeddings to true" in found
-
-
-@pytest.mark.parametrize(
-    ("prefix", "message"),
-    [("base_model.model.lora_A.", "a LoRA adapter"), ("thinker.", "may be of different models")],
-)
-def test_tensors_under_other_names_are_recognised(
-    prefix: str,
-    message: str,
-    model: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def rename(tensors: Tensors) -> None:
-        for name in list(tensors):
-            tensors[prefix + name] = tensors.pop(name)
-
-    assert message in told(capsys, str(model(rename)), out=tmp_path / "out")
-
-
-def test_a_resized_vocabulary_is_recognised(
-    model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = told(capsys, str(model(vocab_size=400)), out=tmp_path / "out")
-    assert "found model.embed_tokens.weight [384, 64]; config.json asks for [400, 64]" in found
-    assert "vocab_size" in found
-
-
-def test_a_tensor_of_another_shape_shows_both_shapes(
-    model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = told(capsys, str(model(intermediate_size=200)), out=tmp_path / "out")
-    assert "config.json asks for " in found
-    assert "160" in found
-
-
-def test_a_quantized_checkpoint_is_refused_by_its_dtype(
-    model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def narrow(tensors: Tensors) -> None:
-        name = "model.layers.0.mlp.down_proj.weight"
-        tensors[name] = tensors[name].astype(np.float32).astype(np.int8)
-
-    found = told(capsys, str(model(narrow)), out=tmp_path / "out")
-    assert "Tensor model.layers.0.mlp.down_proj.weight in model.safetensors has dtype I8" in found

@@ -17,7 +17,7 @@ from engine.errors import UsageError
 from engine.model import torch_pickle
 from engine.model.files import DOWNLOAD, LFS_MAGIC, disk_errors_told, lfs_pointer, some, truncated
 from engine.model.tensor_info import ITEMSIZE, TensorInfo, is_array_shape
-from engine.model.torch_pickle import ForbiddenGlobalError, MalformedPickleError, Storage, View
+from engine.model.torch_view import ForbiddenGlobalError, MalformedPickleError, Storage, View
 
 _ZIP_ENTRY = b"PK\x03\x04"
 _PICKLE_LIMIT = 100_000_000
