@@ -18,6 +18,7 @@ class ExportPlan:
 
     `source` is a Hub id, a folder (absolute once a preset is loaded) or "builtin:demo". `lora_adapter`
     is empty, a folder likewise, or a Hub id, "owner/name@revision" where one is wanted.
+    `interpreter` is "auto", or the Python that has mlc_llm (absolute once a preset is loaded).
     `sliding_window_size` and `attention_sink_size` are None where the model's own choice stands.
     Sizes are in tokens.
     """
@@ -42,6 +43,7 @@ class ExportPlan:
     overrides: str = ""
     output: Path = field(default_factory=lambda: Path("dist"))
     backend: BackendName = "auto"
+    interpreter: str = "auto"
     description: str = ""
 
 

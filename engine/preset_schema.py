@@ -4,6 +4,7 @@ One table serves reading, `--set` and saving, so that no key can be known to one
 """
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -118,6 +119,12 @@ KEYS: tuple[Key, ...] = (
     _text("target", "overrides", "empty, or name=value;name=value", pattern=rf"({_PAIRS})?"),
     _text("output", "directory", "a folder, relative to the current one", pattern=r"[^\0]+", field="output"),
     _choice("engine", "backend", get_args(BackendName)),
+    _text(
+        "engine",
+        "interpreter",
+        '"auto", or the Python that has mlc_llm: its path, or its environment\'s',
+        pattern=r"[^\0]+",
+    ),
 )
 SECTIONS = tuple(dict.fromkeys(key.section for key in KEYS if key.section))
 _BY_PATH = {key.path: key for key in KEYS}
@@ -286,6 +293,10 @@ def plan_of(settings: Settings, place: str, base: Path) -> ExportPlan:
             chosen[name] = read(chosen[name], Path.cwd() if where == "--set" else base)
         except UsageError as error:
             raise UsageError(f"{where}: {error.what}", why=error.why, remedy=error.remedy) from None
+    if chosen.get("interpreter", "auto") != "auto":
+        where = settings["engine.interpreter"][1]
+        named = (Path.cwd() if where == "--set" else base) / Path(chosen["interpreter"]).expanduser()
+        chosen["interpreter"] = os.path.abspath(named)  # noqa: PTH100  links lead out of environments
     if "output" in chosen:
         chosen["output"] = Path(chosen["output"]).expanduser()
     return ExportPlan(**chosen)

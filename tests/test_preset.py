@@ -80,6 +80,7 @@ overrides = "prefill_chunk_size=128;max_batch_size=2"
 directory = "a/b"
 [engine]
 backend = "mlc_llm"
+interpreter = "environments/mlc"
 """
     assert preset.load(write(tmp_path, text)) == ExportPlan(
         source="org/name",
@@ -102,6 +103,7 @@ backend = "mlc_llm"
         overrides="prefill_chunk_size=128;max_batch_size=2",
         output=Path("a/b"),
         backend="mlc_llm",
+        interpreter=str(tmp_path / "environments" / "mlc"),
         description="all of it",
     )
 
@@ -384,6 +386,7 @@ def plans(draw: st.DrawFn) -> ExportPlan:
         overrides=draw(st.sampled_from(["", "a=1", "a=1;b=-2"])),
         output=Path(draw(folder), draw(folder)),
         backend=draw(st.sampled_from(get_args(BackendName))),
+        interpreter=draw(st.sampled_from(["auto", str(Path("mlc/bin/python").absolute())])),
         description=draw(TEXT),
     )
 

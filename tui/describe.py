@@ -101,6 +101,7 @@ _RARE = (
     ("opt", "opt"),
     ("overrides", "overrides"),
     ("backend", "backend"),
+    ("interpreter", "interpreter"),
 )
 
 

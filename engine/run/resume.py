@@ -39,7 +39,7 @@ def remember(plan: ExportPlan, home: Path) -> None:
     """
     placeless = replace(plan, output=Path())
     try:
-        f"{plan.source}{plan.lora_adapter}".encode()
+        f"{plan.source}{plan.lora_adapter}{plan.interpreter}".encode()
     except UnicodeEncodeError:
         with contextlib.suppress(OSError):
             (home / PLAN_NAME).unlink()
