@@ -52,7 +52,7 @@ def run(plan: ExportPlan, *, fresh: bool = False, as_json: bool = False) -> int:
     cancel = threading.Event()
     narrator = _Narrator(console)
     code = 1
-    with _stopping(cancel, console), contextlib.closing(runner.run(plan, cancel, fresh=fresh)) as events:
+    with stopping(cancel, console), contextlib.closing(runner.run(plan, cancel, fresh=fresh)) as events:
         for event in events:
             if as_json:
                 data(to_json(event))
@@ -105,7 +105,7 @@ def verify(output: Path, *, as_json: bool = False) -> int:
     console = Console(sys.stderr)
     checks: list[Check] = []
     cancel = threading.Event()
-    with _stopping(cancel, console), contextlib.closing(verification.verify(output, cancel)) as said:
+    with stopping(cancel, console), contextlib.closing(verification.verify(output, cancel)) as said:
         for item in said:
             match item:
                 case Output():
@@ -286,7 +286,7 @@ def duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _stopping(cancel: threading.Event, console: Console) -> Iterator[None]:
+def stopping(cancel: threading.Event, console: Console) -> Iterator[None]:
     """Signals stop the run in good order; a second one leaves at once, and the children with it."""
 
     def leave() -> NoReturn:

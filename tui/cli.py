@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   mlc-wizard --preset demo.toml --dry-run                show the commands, run nothing
   mlc-wizard --preset my.toml --set quantization.mode=q0f16 --output dist/my
   mlc-wizard verify dist/my                              check an export again
+  mlc-wizard --check                                     what this machine has for each target
   mlc-wizard explain build.log                           name the known failure in a log
 """
 
@@ -30,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="print the version")
     top.add_argument("--list-presets", action="store_true", help="print every preset's name and purpose")
+    top.add_argument("--check", action="store_true", help="check what this machine has for each target")
+    top.add_argument("--target", metavar="TARGET", help="with --check: what one target needs")
     top.add_argument("--preset", metavar="NAME", help="run a preset: a file, or a name of --list-presets")
     top.add_argument(
         "--set",
@@ -92,6 +95,12 @@ def _run(arguments: argparse.Namespace) -> int:
             from engine.explain.command import explain
 
             return explain(arguments.log, as_json=arguments.json)
+        if arguments.target is not None and not arguments.check:
+            raise UsageError("--target needs --check.", remedy="For a run: --set target.device=TARGET.")
+        if arguments.check:
+            from engine.toolchain.command import check
+
+            return check(arguments.target, as_json=arguments.json)
         if arguments.list_presets:
             return headless.list_presets(as_json=arguments.json)
         if arguments.preset is None:

@@ -1,10 +1,7 @@
 """What a backend is: it turns a plan into commands, and the runner runs them, whichever made them."""
 
 import platform
-import shlex
-import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +11,7 @@ from engine.errors import UsageError
 from engine.events import StageName
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
+from engine.shell import shell_line as shell_line  # noqa: PLC0414  also known from here
 
 CONFIG_NAME = "mlc-chat-config.json"
 HOME_NAME = ".mlc-wizard"
@@ -66,11 +64,6 @@ class Backend(Protocol):
 
     def commands(self, plan: ExportPlan, folders: Folders) -> tuple[StageCommand, ...]:
         """convert_weight, gen_config and, unless `plan.compile` is false, compile."""
-
-
-def shell_line(argv: Sequence[str]) -> str:
-    """`argv` as a line for this machine's shell."""
-    return subprocess.list2cmdline(argv) if sys.platform == "win32" else shlex.join(argv)
 
 
 def library_name(plan: ExportPlan) -> str:

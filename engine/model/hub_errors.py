@@ -74,12 +74,12 @@ def explain(error: BaseException, repo_id: str, revision: str, endpoint: str) ->
                 )
     if unreachable(error):
         return _no_connection(error, repo_id, endpoint)
-    return StageError(f"Fetching {repo_id} failed: {_plain(error)}", remedy=_AGAIN)
+    return StageError(f"Fetching {repo_id} failed: {plain(error)}", remedy=_AGAIN)
 
 
 def _gated(repo_id: str, endpoint: str) -> WizardError:
     accept = f"Sign in at {endpoint}/{repo_id} and accept the licence there"
-    if not _token():
+    if not stored_token():
         return NotAuthorizedError(
             f"{repo_id} is gated: its owner wants every user to accept a licence first.",
             why="No Hub token was found, so the Hub does not know who asks.",
@@ -94,7 +94,7 @@ def _gated(repo_id: str, endpoint: str) -> WizardError:
 
 
 def _refused(status: int, repo_id: str, endpoint: str) -> WizardError:
-    signed_in = bool(_token())
+    signed_in = bool(stored_token())
     if status == 401 and signed_in:
         return NotAuthorizedError(
             f"The Hub does not accept your token (asked for {repo_id}).",
@@ -150,7 +150,7 @@ def _no_connection(error: BaseException, repo_id: str, endpoint: str) -> WizardE
         )
     return HubUnreachable(
         f"{endpoint} cannot be reached, and {repo_id} is not completely in the Hub cache.",
-        why=_plain(error),
+        why=plain(error),
         remedy="Check the network and proxy settings (HTTPS_PROXY), or HF_ENDPOINT if you use a mirror. "
         f"{_AGAIN}",
     )
@@ -159,19 +159,19 @@ def _no_connection(error: BaseException, repo_id: str, endpoint: str) -> WizardE
 def broken(error: BaseException, repo_id: str, endpoint: str) -> StageError:
     """The Hub answered at first, and then the connection broke again and again."""
     return StageError(
-        f"The connection to {endpoint} broke while {repo_id} was fetched.", why=_plain(error), remedy=_AGAIN
+        f"The connection to {endpoint} broke while {repo_id} was fetched.", why=plain(error), remedy=_AGAIN
     )
 
 
-def _plain(error: BaseException) -> str:
+def plain(error: BaseException) -> str:
     """The first line of `error` and its type, without the token."""
     first = (str(error).strip().splitlines() or [""])[0]
-    if token := _token():
+    if token := stored_token():
         first = first.replace(token, "***")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _token() -> str:
+def stored_token() -> str:
     """The user's token, empty where there is none or its file cannot be read."""
     try:
         return get_token() or ""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from engine.errors import StageError
 
@@ -68,11 +68,50 @@ def _refill(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _intact(folder: Path) -> bool:
+    return not damaged(folder)
+
+
+def damaged(folder: Path) -> list[str]:
+    """The files of an entry that are not as they were written; the manifest, where it cannot be read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return all(_fingerprint(folder / name) == expected for name, expected in manifest.items())
+        return [name for name, expected in manifest.items() if _found(folder / name) != expected]
     except (OSError, ValueError, AttributeError):
-        return False
+        return [MANIFEST]
+
+
+def _found(path: Path) -> dict[str, int | str] | None:
+    try:
+        return _fingerprint(path)
+    except OSError:
+        return None
+
+
+def clear(kind: str) -> int:
+    """Remove every entry of `kind` that no process is filling; how many bytes that frees.
+
+    Raises StageError where one cannot be removed.
+    """
+    place = root() / kind
+    freed = 0
+    try:
+        folders = sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+        for folder in folders:
+            key = folder.name.partition(".unfinished-")[0]
+            with FileLock(folder.with_name(f"{key}.lock"), timeout=0):
+                size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                shutil.rmtree(folder)
+                freed += size
+    except Timeout:
+        raise StageError(
+            f"Another process is filling {place} now.", remedy="Wait for its end, or stop it, then repeat."
+        ) from None
+    except OSError as error:
+        raise StageError(
+            f"{error.filename or place} cannot be removed: {error.strerror or error}.",
+            remedy="Check the folder and its permissions.",
+        ) from error
+    return freed
 
 
 def _fingerprint(path: Path) -> dict[str, int | str]:

@@ -1,0 +1,1 @@
+"""What this machine has for making model libraries: probes, findings, verdicts, remedies."""

@@ -1,0 +1,1 @@
+"""The probes, one module a group. Nothing heavy is imported before a probe looks."""

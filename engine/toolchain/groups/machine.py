@@ -1,0 +1,77 @@
+"""Memory, and room on the disks that an export writes to."""
+
+from pathlib import Path
+
+from engine.toolchain.finding import Finding, Remedy
+from engine.toolchain.probe import Probe
+
+GIB = 2**30
+MEMORY = 4 * GIB
+"""Below it compiling a library may not fit: TVM takes about 2 GiB beside the rest of a system."""
+DISK = 5 * GIB
+"""Below it a model of a billion parameters does not fit beside what is made of it."""
+
+
+def _memory(probe: Probe) -> Finding:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    told = f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB of it free"
+    if memory.total >= MEMORY:
+        return probe.finding("ok", told)
+    return probe.finding(
+        "warn",
+        told,
+        why="Compiling may run out of memory; converting reads weights a block at a time and does not.",
+        remedy=Remedy(
+            told="Close other programs, or compile on a larger machine: --no-compile makes the rest."
+        ),
+    )
+
+
+def _disk(probe: Probe) -> Finding:
+    from engine import machine
+    from engine.embedded.wasm import cache
+    from engine.model.nearby import hub_cache
+
+    here = Path.cwd()
+    places = {"here": here, "Hub cache": hub_cache(), "own cache": cache.root()}
+    free = {}
+    unknown = []
+    for name, place in places.items():
+        try:
+            free[name] = machine.disk_free(place)
+        except OSError as error:
+            unknown.append(f"{name}: {error.strerror}")
+    told = ", ".join([f"{size / GIB:.1f} GiB {name}" for name, size in free.items()] + unknown)
+    if free and min(free.values()) >= DISK and not unknown:
+        return probe.finding("ok", told)
+    return probe.finding(
+        "warn",
+        told,
+        why="The step Review tells what a certain model takes.",
+        remedy=Remedy(
+            told="Free some space, or choose other places: --output for the export, HF_HOME for the Hub "
+            f"cache, {cache.CACHE_VARIABLE} for the runtime for browsers."
+        ),
+    )
+
+
+PROBES = (
+    Probe(
+        id="memory",
+        group="machine",
+        title="Memory",
+        wanted="4 GiB or more",
+        why="Compiling takes 2 GiB or so, whatever the size of the model.",
+        look=_memory,
+    ),
+    Probe(
+        id="disk",
+        group="machine",
+        title="Free disk space",
+        wanted="5 GiB or more in each place",
+        why="The model that is fetched, and what is made of it, are on disk at the same time.",
+        look=_disk,
+    ),
+)
