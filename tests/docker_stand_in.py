@@ -17,8 +17,10 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 STATE = Path(os.environ.get("DOCKER_STAND_IN", "."))
@@ -42,9 +44,10 @@ DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is t
 def install(folder: Path, **behaviour: object) -> Path:
     """Put `docker` into `folder`/bin, to behave as `behaviour` says; that bin folder.
 
-    info, image: what differs from INFO and IMAGE; image None: there is none. fails: COMMAND -> [exit code,
-    what it says]. hangs: a command that never ends. run_says: printed when a container has begun, with
-    run_ends, the client's exit code then: the container is killed, as when a daemon dies.
+    info, image: what differs from INFO and IMAGE; image None: there is none. raw_info: all that info says.
+    fails: COMMAND -> [exit code, what it says]. hangs: a command that never ends. dies: STAGE -> [exit code,
+    what the client says]: its container is killed, as when a daemon dies. mounts_instead: a folder that is
+    seen in place of each. instead: STAGE -> Python code that runs in its container.
     """
     bin_ = folder / "bin"
     bin_.mkdir(parents=True, exist_ok=True)
@@ -113,7 +116,7 @@ def _remove(name: str) -> int:
     return 0
 
 
-def _run(argv: list[str], behaviour: dict[str, object]) -> int:
+def _run(argv: list[str], behaviour: dict[str, Any]) -> int:
     parser = argparse.ArgumentParser(prog="docker run", allow_abbrev=False)
     parser.add_argument("--rm", action="store_true", required=True)
     parser.add_argument("-i", "--interactive", action="store_true")
@@ -144,7 +147,6 @@ def _run(argv: list[str], behaviour: dict[str, object]) -> int:
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
-        "MLC_WIZARD_MOUNTS": json.dumps(mounts),
     }
     for name in asked.env:
         assert "=" not in name, name
@@ -153,6 +155,9 @@ def _run(argv: list[str], behaviour: dict[str, object]) -> int:
     if "MLC_WIZARD_CACHE" in os.environ:
         environment["MLC_WIZARD_CACHE"] = os.environ["MLC_WIZARD_CACHE"]
     words = [_mapped(word, mounts) for word in asked.arguments]
+    stage = asked.name.rpartition("-")[2]
+    if stage in behaviour.get("instead", {}):
+        words = [*words[: words.index("python")], sys.executable, "-P", "-c", behaviour["instead"][stage]]
     entrypoint = [sys.executable, "-P", str(ROOT / "docker" / "entrypoint.py")]
     container = subprocess.Popen(
         [*entrypoint, *words],
@@ -164,13 +169,13 @@ def _run(argv: list[str], behaviour: dict[str, object]) -> int:
     record.write_text(str(container.pid))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: container.send_signal(n))
-    if "run_says" in behaviour:
-        # The daemon's end is that of its containers.
+    if stage in behaviour.get("dies", {}):
         os.killpg(container.pid, signal.SIGKILL)
         container.wait()
         record.unlink()
-        sys.stderr.write(f"{behaviour['run_says']}\n")
-        return int(str(behaviour["run_ends"]))
+        code, text = behaviour["dies"][stage]
+        sys.stderr.write(f"{text}\n")
+        return int(code)
     if container.stdin is not None:
         _forward(container)
     code = container.wait()
@@ -184,7 +189,6 @@ def _run(argv: list[str], behaviour: dict[str, object]) -> int:
 
 def _forward(container: "subprocess.Popen[bytes]") -> None:
     """Standard input goes to the container in a thread; its end is the end of the container's."""
-    import threading
 
     def copy() -> None:
         assert container.stdin is not None

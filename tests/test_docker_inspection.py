@@ -1,16 +1,18 @@
 """engine.backends.docker.inspection: what `docker` says of itself, and how it is told where it fails."""
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import docker_stand_in
 import pytest
+from docker_support import Install, docker
 
 from engine.backends.docker import inspection
 from engine.backends.docker.inspection import Daemon, Image
 from engine.errors import ToolchainError, WizardError
+
+__all__ = ["docker"]
 
 PODMAN = {
     "host": {
@@ -23,28 +25,13 @@ PODMAN = {
 }
 
 
-@pytest.fixture
-def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
-    """Installs a `docker` in front of the PATH; its folder."""
-
-    def install(**behaviour: object) -> Path:
-        folder = tmp_path / "docker"
-        bin_ = docker_stand_in.install(folder, **behaviour)
-        monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}/usr/bin{os.pathsep}/bin")
-        inspection.forget()
-        return folder
-
-    yield install
-    inspection.forget()
-
-
 def refused(ask: Callable[[], object]) -> WizardError:
     with pytest.raises(WizardError) as caught:
         ask()
     return caught.value
 
 
-def test_a_daemon_and_its_image(docker: Callable[..., Path]) -> None:
+def test_a_daemon_and_its_image(docker: Install) -> None:
     docker()
     assert inspection.daemon() == Daemon(
         version="28.3.2",
@@ -76,7 +63,7 @@ def test_a_daemon_and_its_image(docker: Callable[..., Path]) -> None:
     ],
 )
 def test_what_decides_whose_files_they_are(
-    docker: Callable[..., Path], info: dict[str, object], traits: set[str]
+    docker: Install, info: dict[str, object], traits: set[str]
 ) -> None:
     docker(info=info)
     found = inspection.daemon()
@@ -84,7 +71,7 @@ def test_what_decides_whose_files_they_are(
     assert found.architecture == ("arm64" if info.get("Architecture") == "aarch64" else "amd64")
 
 
-def test_podman_answers_in_other_words(docker: Callable[..., Path]) -> None:
+def test_podman_answers_in_other_words(docker: Install) -> None:
     docker(raw_info=PODMAN, image={"Id": "ab12", "Config": {"Labels": None}})
     found = inspection.daemon()
     assert (found.podman, found.rootless, found.selinux) == (True, True, True)
@@ -121,7 +108,7 @@ def test_without_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_a_daemon_that_is_of_no_use(
-    docker: Callable[..., Path], behaviour: dict[str, object], what: str, remedy: str
+    docker: Install, behaviour: dict[str, object], what: str, remedy: str
 ) -> None:
     docker(**behaviour)
     for ask in (inspection.daemon, inspection.image):
@@ -131,30 +118,29 @@ def test_a_daemon_that_is_of_no_use(
         assert remedy in error.remedy
 
 
-def test_an_image_that_is_not_there(docker: Callable[..., Path]) -> None:
+def test_an_image_that_is_not_there(docker: Install) -> None:
     docker(image=None)
     error = refused(lambda: inspection.image("mine"))
     assert error.what == "Docker 28.3.2 has no image mine."
     assert "docker build -t mlc-compiler -f docker/Dockerfile.mlc ." in error.remedy
 
 
-def test_a_daemon_that_hangs(docker: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_hangs(docker: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     docker(hangs="info")
     monkeypatch.setattr(inspection, "LIMIT_SECONDS", 0.5)
     error = refused(inspection.daemon)
     assert "gave no answer within" in error.what
 
 
-def test_a_program_that_is_none(docker: Callable[..., Path]) -> None:
+def test_a_program_that_is_none(docker: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = docker()
+    monkeypatch.setenv("PATH", str(folder / "bin"))
     (folder / "bin" / "docker").write_bytes(b"\0\1\2")
     error = refused(inspection.daemon)
     assert "cannot be started" in error.what
 
 
-def test_answers_are_kept_for_one_daemon(
-    docker: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_are_kept_for_one_daemon(docker: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = docker()
     for _ in range(3):
         inspection.image()

@@ -43,4 +43,4 @@ class Case:
 
 def is_official(plan: ExportPlan) -> bool:
     """Whether the official compiler makes the library of `plan`."""
-    return plan.backend in ("mlc_llm", "docker")
+    return plan.backend == "mlc_llm"

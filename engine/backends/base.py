@@ -42,13 +42,15 @@ class StageCommand:
 
     A stage may have several, run in order; those of verify tell checks as records (`narrate.check`).
     `inputs` are the files it reads; a folder stands for the files directly in it. `packages` are
-    the distributions whose versions matter.
+    the distributions whose versions matter. `identity` stands for the arguments in the fingerprint
+    where some of them change no result.
     """
 
     stage: StageName
     argv: tuple[str, ...]
     inputs: tuple[Path, ...] = ()
     packages: tuple[str, ...] = ()
+    identity: tuple[str, ...] | None = None
 
 
 class Backend(Protocol):

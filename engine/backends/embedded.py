@@ -24,6 +24,12 @@ class EmbeddedBackend:
 
     def check(self, plan: ExportPlan, facts: ModelFacts | None) -> None:
         """Raise UsageError for what it does not cover, ToolchainError where the compiler is missing."""
+        self.cover(plan, facts)
+        if plan.compile:
+            _find_compiler()
+
+    def cover(self, plan: ExportPlan, facts: ModelFacts | None) -> None:
+        """Raise UsageError for what it does not cover, wherever it runs."""
         if facts is not None:
             facts.decoder()
         if plan.quantization not in QUANTIZATIONS:
@@ -57,16 +63,6 @@ class EmbeddedBackend:
                 "and configuration only.",
                 fix="compile",
             )
-        if plan.compile:
-            for module, package in (("tvm", "apache-tvm"), ("ziglang", "ziglang")):
-                if importlib.util.find_spec(module) is None:
-                    raise ToolchainError(
-                        f"Compiling needs {package}, which is not installed here.",
-                        why="It has no wheels for Intel Macs and 32 bit systems.",
-                        remedy=f"Run: {sys.executable} -m pip install --upgrade mlc-wizard\n"
-                        "or make weights and configuration only.",
-                        fix="compile",
-                    )
 
     def commands(self, plan: ExportPlan, folders: Folders) -> tuple[StageCommand, ...]:
         """The three stages; flags at their defaults are left out."""
@@ -117,6 +113,18 @@ class EmbeddedBackend:
                 )
             )
         return tuple(commands)
+
+
+def _find_compiler() -> None:
+    for module, package in (("tvm", "apache-tvm"), ("ziglang", "ziglang")):
+        if importlib.util.find_spec(module) is None:
+            raise ToolchainError(
+                f"Compiling needs {package}, which is not installed here.",
+                why="It has no wheels for Intel Macs and 32 bit systems.",
+                remedy=f"Run: {sys.executable} -m pip install --upgrade mlc-wizard\n"
+                "or make weights and configuration only.",
+                fix="compile",
+            )
 
 
 def _flag(name: str, value: str | int | None, default: str | int | None = None) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def fingerprint(commands: Sequence[StageCommand], folders: Folders) -> str:
     identity = [
         {
             "stage": command.stage,
-            "arguments": [argument.replace(output, "OUT") for argument in command.argv[1:]],
+            "arguments": [word.replace(output, "OUT") for word in command.identity or command.argv[1:]],
             "inputs": [_identity(path) for path in _files(command.stage, command.inputs)],
             "packages": versions(command.packages),
             "sources": _own_sources(),

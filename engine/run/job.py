@@ -129,7 +129,7 @@ def fetch_commands(plan: ExportPlan, backend: Backend) -> tuple[StageCommand, ..
 
 def placeholders_told(commands: Iterable[StageCommand]) -> str:
     """What UNKNOWN_SNAPSHOT and UNKNOWN_ADAPTER stand for in `commands`; empty where neither is in them."""
-    words = {word for command in commands for word in command.argv}
+    words = {word.partition(":")[0] for command in commands for word in command.argv}
     found = [str(place) for place in (UNKNOWN_ADAPTER, UNKNOWN_SNAPSHOT) if str(place) in words]
     match found:
         case [one]:

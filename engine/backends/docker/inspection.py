@@ -204,6 +204,8 @@ def _parsed(text: str) -> dict[str, Any]:
         answer = json.loads(text)
     except ValueError:
         return {}
+    if isinstance(answer, list) and len(answer) == 1:  # Podman's image inspect
+        answer = answer[0]
     return answer if isinstance(answer, dict) else {}
 
 

@@ -1,0 +1,139 @@
+"""Another backend's commands in a container: one `docker run` for each."""
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib import metadata
+
+from engine.backends.base import Folders, StageCommand
+from engine.backends.docker import inspection, mounts
+from engine.backends.docker.inspection import Daemon, Image
+from engine.backends.embedded import EmbeddedBackend
+from engine.errors import ToolchainError, UsageError
+from engine.explain.containers import BUILD
+from engine.model.facts import ModelFacts
+from engine.plan import ExportPlan
+
+_CLIENT = (sys.executable, "-P", "-m", "engine.backends.docker")
+
+
+class DockerBackend:
+    """The embedded compiler in a Linux container, for machines that TVM has no wheels for.
+
+    A container sees the model read-only and the output, no network, and writes as the calling user. It
+    has a name of its own for each export and stage, so that it can be found and ended.
+    """
+
+    name = "docker"
+
+    def __init__(
+        self,
+        image: Callable[[], Image] = inspection.image,
+        daemon: Callable[[], Daemon] = inspection.daemon,
+    ) -> None:
+        self.inner = EmbeddedBackend()
+        self._look = image, daemon
+        self._seen: tuple[Image, Daemon] | None = None
+
+    def check(self, plan: ExportPlan, facts: ModelFacts | None) -> None:
+        """Raise UsageError for what it does not cover, ToolchainError where daemon or image are of no use."""
+        self.inner.cover(plan, facts)
+        image, _ = self._inspected()
+        if plan.compile and plan.device == "cpu" and not _is_this_machine(image.architecture):
+            raise UsageError(
+                f"A container makes a library for Linux on {image.architecture}, not for this machine's CPU.",
+                remedy="Use the embedded backend (engine.backend = embedded), choose another target, or make "
+                "weights and configuration only.",
+                fix="compile",
+            )
+
+    def reason(self) -> str:
+        """Where the stages will run, in one sentence."""
+        image, daemon = self._inspected()
+        where = f"in containers of {image.name}, {'Podman' if daemon.podman else 'Docker'} {daemon.version}"
+        if image.architecture == daemon.architecture:
+            return f"{where}."
+        better = BUILD.replace("build", f"build --platform linux/{daemon.architecture}", 1)
+        return (
+            f"{where}. The image is for {image.architecture}, which is emulated on {daemon.architecture}: "
+            f"slow, and TVM may crash. Better: {better}"
+        )
+
+    def commands(self, plan: ExportPlan, folders: Folders) -> tuple[StageCommand, ...]:
+        """The inner backend's stages, each in a container."""
+        image, daemon = self._inspected()
+        mounted = mounts.of(folders)
+        settings = (*_user(daemon), *_platform(image, daemon), "-e", "MLC_WIZARD_RECORDS", *mounted.flags())
+        key = hashlib.sha256(os.fsencode(folders.output)).hexdigest()[:12]
+        found = []
+        for command in self.inner.commands(plan, folders):
+            name = f"mlc-wizard-{key}-{command.stage}"
+            words = ["python" if word == sys.executable else mounted.inside(word) for word in command.argv]
+            found.append(
+                StageCommand(
+                    stage=command.stage,
+                    argv=(
+                        *(*_CLIENT, "run", "--rm", "-i", "--name", name, "--pull", "never"),
+                        *("--network", "none", *settings, image.name),
+                        *("run", "--mounted", mounts.MODEL, "--mounted", mounts.OUTPUT, *words),
+                    ),
+                    inputs=command.inputs,
+                    identity=(image.id, *command.argv[1:]),
+                )
+            )
+        return tuple(found)
+
+    def _inspected(self) -> tuple[Image, Daemon]:
+        """Image and daemon as first seen, so that a run is of one image."""
+        if self._seen is None:
+            look_at_image, look_at_daemon = self._look
+            daemon, image = look_at_daemon(), look_at_image()
+            if not image.ours or image.version != _version():
+                raise ToolchainError(
+                    f"The image {image.name} is not of this version of mlc-wizard.",
+                    why=f"It has {image.version or 'none'}, this is {_version()}."
+                    if image.ours
+                    else "It was not built from docker/Dockerfile.mlc.",
+                    remedy=f"In a checkout of mlc-wizard: {BUILD}",
+                )
+            self._seen = image, daemon
+        return self._seen
+
+
+def _user(daemon: Daemon) -> tuple[str, ...]:
+    """What makes files of the container those of the calling user.
+
+    Without it they are root's. Rootless daemons, and Docker Desktop's virtual machine, map root to the
+    calling user themselves; WSL's file system is not mapped.
+    """
+    found: tuple[str, ...] = ()
+    if sys.platform == "linux":
+        if daemon.rootless or (daemon.desktop and "microsoft" not in platform.release().lower()):
+            found = ("--user", "0:0")
+        else:
+            found = ("--user", f"{os.getuid()}:{os.getgid()}")
+    if daemon.remapped:
+        found = ("--userns", "host", *found)
+    if daemon.selinux:
+        # The other way, :z, would relabel the user's folders for good.
+        found = ("--security-opt", "label=disable", *found)
+    return found
+
+
+def _platform(image: Image, daemon: Daemon) -> tuple[str, ...]:
+    """Asked for by name, an image of another processor runs without a warning for each container."""
+    return () if image.architecture == daemon.architecture else ("--platform", f"linux/{image.architecture}")
+
+
+def _is_this_machine(architecture: str) -> bool:
+    own = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return sys.platform == "linux" and own == architecture
+
+
+def _version() -> str:
+    try:
+        return metadata.version("mlc-wizard")
+    except metadata.PackageNotFoundError:
+        return ""
