@@ -1,5 +1,6 @@
 """Exports through the docker backend, by the real runner; containers are processes (docker_stand_in)."""
 
+import dataclasses
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from runner_stand_ins import PATIENT, STUBBORN
 from runner_support import GEMMA, ended, failure, finish, is_ready, outcomes, plan_for, visible
 
 from engine import runner
+from engine.backends import auto
 from engine.backends.docker import inspection
 from engine.errors import ToolchainError
 from engine.events import Event, Output, Progress, RunStarted
@@ -114,6 +116,23 @@ def test_a_container_of_a_lost_run_is_removed_first(tmp_path: Path, docker: Inst
     (folder / "containers" / name).write_text(str(left.pid))
     assert ended(finish(plan, fresh=True)).exit_code == 0
     assert left.wait() == -signal.SIGKILL
+
+
+def test_auto_takes_containers_where_the_compiler_cannot_be_installed(
+    tmp_path: Path, docker: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an Intel Mac: TVM is not there."""
+    docker()
+    monkeypatch.setitem(sys.modules, "tvm", None)
+    plan = plan_for(tmp_path, compile=True)
+    backend, reason = auto.choose(plan, None)
+    assert backend.name == "docker"
+    assert reason.startswith("docker backend: Compiling needs apache-tvm, which is not installed here. ")
+    assert reason.endswith("in containers of mlc-compiler, Docker 28.3.2.")
+    assert auto.choose(dataclasses.replace(plan, compile=False), None)[0].name == "embedded"
+    docker(image=None)
+    with pytest.raises(ToolchainError, match="apache-tvm"):
+        auto.choose(plan, None)
 
 
 # --- failures ------------------------------------------------------------------------------------
@@ -245,6 +264,7 @@ import sys, threading
 from pathlib import Path
 from runner_support import plan_for
 from engine import runner
+from engine.backends import auto
 for event in runner.run(plan_for(Path(sys.argv[1]), backend="docker"), threading.Event()):
     print(event, flush=True)
 """
