@@ -12,7 +12,8 @@
         Arguments of mlc-wizard.
 
 Only the standard library. Run as root, all but `run` first become the owner of the current folder, which
-is the one that the caller mounted: what they write belongs to the caller.
+is the one that the caller mounted: what they write belongs to the caller. A container's first process is
+spared the signals that it has no handler for, so this one stays, and hands them on.
 """
 
 import argparse
@@ -20,6 +21,8 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -38,10 +41,10 @@ def main(arguments: list[str]) -> None:
         stage(arguments[1:])
     own_what_is_written()
     if "--input" in arguments or any(word.startswith("--input=") for word in arguments):
-        become(sys.executable, "-P", "-m", "tui", *export(arguments))
+        watch(sys.executable, "-P", "-m", "tui", *export(arguments))
     if arguments and not arguments[0].startswith("-") and (program := shutil.which(arguments[0])):
-        become(program, *arguments[1:])
-    become(sys.executable, "-P", "-m", "tui", *arguments)
+        watch(program, *arguments[1:])
+    watch(sys.executable, "-P", "-m", "tui", *arguments)
 
 
 def stage(arguments: list[str]) -> NoReturn:
@@ -105,9 +108,22 @@ def own_what_is_written() -> None:
 
 
 def become(*argv: str) -> NoReturn:
-    """Go on as another program."""
+    """Go on as another program, which handles signals itself."""
     sys.stderr.flush()
     os.execv(argv[0], argv)  # noqa: S606  what the caller asked for
+
+
+def watch(*argv: str) -> NoReturn:
+    """Run another program, hand signals on to it, and end as it ends."""
+    sys.stderr.flush()
+    child = subprocess.Popen(argv)
+    # A terminal sends ctrl+c to both itself.
+    forwarded = ["SIGTERM", "SIGHUP", "SIGQUIT", *([] if sys.stdin.isatty() else ["SIGINT"])]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in forwarded:
+        signal.signal(getattr(signal, name), lambda number, _: child.send_signal(number))
+    code = child.wait()
+    sys.exit(128 - code if code < 0 else code)
 
 
 def fail(what: str, why: str, remedy: str) -> NoReturn:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,24 @@ def test_a_stage_ends_with_its_standard_input() -> None:
         assert stage.poll() is None
         stage.stdin.close()
         assert stage.wait(timeout=60) != 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_the_program(number: signal.Signals) -> None:
+    """What `docker stop` and `docker kill` send, to the first process of a container alone."""
+    script = "import time; print('ready', flush=True); time.sleep(600)"
+    program = subprocess.Popen(
+        command(sys.executable, "-c", script),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert program.stdout is not None
+    with program:
+        assert program.stdout.readline() == b"ready\n"
+        program.send_signal(number)
+        assert program.wait(timeout=60) == 128 + number
 
 
 @pytest.mark.parametrize("kind", ["empty", "missing"])

@@ -29,7 +29,7 @@ def choose(plan: ExportPlan, facts: ModelFacts | None) -> tuple[Backend, str]:
         backend.check(plan, facts)
     except WizardError as lack:
         if plan.backend == "auto" and (found := _in_docker(plan, facts)):
-            return found, f"docker backend: {_lower(lack.what)} {found.reason()}"
+            return found, f"docker backend: {lack.what} It runs {found.reason()}"
         raise
     if plan.backend == "embedded":
         return backend, "embedded backend: the plan names it."
@@ -48,7 +48,3 @@ def _in_docker(plan: ExportPlan, facts: ModelFacts | None) -> DockerBackend | No
     except WizardError:
         return None
     return docker
-
-
-def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
