@@ -56,8 +56,13 @@ def weights(model: str, quantization: str, transformers: int = 4, chunk: int = C
 def export(model: str, quantization: str, device: str, transformers: int = 4, chunk: int = CHUNK) -> Path:
     """An export with a library for `device`."""
     folder = weights(model, quantization, transformers, chunk)
-    _stage("compile", folder, "--device", device, "-o", folder / LIBRARY[device])
+    compiled(folder, folder / LIBRARY[device], device)
     return folder
+
+
+def compiled(folder: Path, library: Path, device: str, overrides: str = "") -> None:
+    """Write a `library` for the export in `folder`, with `overrides` of its configuration."""
+    _stage("compile", folder, "--device", device, "--overrides", overrides, "-o", library)
 
 
 def decoder(folder: Path) -> tuple[DecoderSpec, tuple[Parameter, ...]]:
@@ -68,4 +73,14 @@ def decoder(folder: Path) -> tuple[DecoderSpec, tuple[Parameter, ...]]:
     return spec, family.parameters(spec)
 
 
-__all__ = ["CHUNK", "CONTEXT", "LIBRARY", "QUANTIZATIONS", "decoder", "export", "source", "weights"]
+__all__ = [
+    "CHUNK",
+    "CONTEXT",
+    "LIBRARY",
+    "QUANTIZATIONS",
+    "compiled",
+    "decoder",
+    "export",
+    "source",
+    "weights",
+]

@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -20,11 +21,12 @@ from json_prefix import is_json_prefix
 from numpy.typing import NDArray
 from sampling_reference import Floats, biased, is_best, nucleus, penalised, sampled, uniforms
 
-from engine.embedded.kernels.sampling_logits import FORBIDDEN
+from engine.embedded.kernels.sampling import FORBIDDEN
 
 pytestmark = pytest.mark.browser
 
-MODEL, VOCABULARY = "gemma3_text", 384
+MODEL, VOCABULARY, ACTIVE = "gemma3_text", 384, 376
+"""Tokens from ACTIVE on only pad the embedding."""
 SPECIAL = {0: b"<pad>", 1: b"<bos>", 2: b"", 3: b"<unk>", 4: b"<start_of_turn>", 5: b""}
 """What the text of a reply shows of the special tokens, <eos> and <end_of_turn> being its end."""
 STOP_TOKENS = {2, 5}
@@ -43,6 +45,13 @@ def bias_option(bias: Mapping[int, float]) -> dict[str, float]:
     return {str(token): value for token, value in bias.items()}
 
 
+def replied(page: Page, **options: Any) -> Reply:
+    """An answer to HELLO; its logits without those of the padding, which has no probability."""
+    reply = page.chat(HELLO, **options)
+    assert reply.logits.shape[1] == VOCABULARY
+    return replace(reply, logits=reply.logits[:, :ACTIVE])
+
+
 # requests
 
 
@@ -53,19 +62,19 @@ def test_a_seed_draws_the_tokens_of_the_nucleus(
     page: Page, temperature: float, top_p: float, seed: int, steps: int
 ) -> None:
     options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed, "max_tokens": steps}
-    reply = page.chat(HELLO, ignore_eos=True, **options)
-    assert reply.logits.shape == (steps, VOCABULARY)
+    reply = replied(page, ignore_eos=True, **options)
+    assert reply.logits.shape == (steps, ACTIVE)
     assert len(reply.tokens) == steps
     outside = 0
     for logits, token, uniform in zip(reply.logits, reply.tokens, uniforms(seed), strict=False):
         assert token in sampled(logits, temperature, top_p, uniform)
-        outside += VOCABULARY - len(nucleus(logits, temperature, top_p)[0])
+        outside += ACTIVE - len(nucleus(logits, temperature, top_p)[0])
     assert outside > 20 * steps if top_p < 1 else outside == 0
     assert len(set(reply.tokens)) > steps / 2
 
 
 def test_the_smallest_top_p_leaves_the_most_probable_token(page: Page) -> None:
-    reply = page.chat(HELLO, temperature=2, top_p=1e-5, seed=1, max_tokens=6, ignore_eos=True)
+    reply = replied(page, temperature=2, top_p=1e-5, seed=1, max_tokens=6, ignore_eos=True)
     assert len(reply.tokens) == 6
     for logits, token in zip(reply.logits, reply.tokens, strict=True):
         assert is_best(logits, token)
@@ -74,7 +83,7 @@ def test_the_smallest_top_p_leaves_the_most_probable_token(page: Page) -> None:
 @pytest.fixture(scope="module")
 def greedy(page: Page) -> Reply:
     """A greedy reply without further options."""
-    reply = page.chat(HELLO, temperature=0, max_tokens=10, ignore_eos=True)
+    reply = replied(page, temperature=0, max_tokens=10, ignore_eos=True)
     assert all(map(is_best, reply.logits, reply.tokens))
     return reply
 
@@ -92,7 +101,7 @@ def greedy(page: Page) -> Reply:
 def test_a_penalty_makes_greedy_replies_repeat_less(
     page: Page, greedy: Reply, penalties: dict[str, Any]
 ) -> None:
-    reply = page.chat(HELLO, temperature=0, max_tokens=10, ignore_eos=True, **penalties)
+    reply = replied(page, temperature=0, max_tokens=10, ignore_eos=True, **penalties)
     for step, (logits, token) in enumerate(zip(reply.logits, reply.tokens, strict=True)):
         assert is_best(penalised(logits, reply.tokens[:step], **penalties), token)
     assert reply.tokens != greedy.tokens
@@ -109,7 +118,7 @@ def test_bias_and_penalties_together_shape_the_distribution(page: Page) -> None:
     bias = {114: 3.0, 255: -2.5, 40: 2.0}
     seed, steps = 5, 24
     options: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "seed": seed, "max_tokens": steps}
-    reply = page.chat(HELLO, ignore_eos=True, logit_bias=bias_option(bias), **penalties, **options)
+    reply = replied(page, ignore_eos=True, logit_bias=bias_option(bias), **penalties, **options)
     assert len(reply.tokens) == steps
 
     def explained(change: Any) -> list[bool]:
@@ -130,11 +139,11 @@ def test_bias_and_penalties_together_shape_the_distribution(page: Page) -> None:
 
 
 def test_logit_bias_forces_and_forbids(page: Page, greedy: Reply) -> None:
-    forced = page.chat(HELLO, temperature=1, seed=3, max_tokens=4, logit_bias={"77": 100})
+    forced = replied(page, temperature=1, seed=3, max_tokens=4, logit_bias={"77": 100})
     assert forced.tokens == [77] * 4
     first = greedy.tokens[0]
-    forbidden = page.chat(
-        HELLO, temperature=0, max_tokens=6, ignore_eos=True, logit_bias=bias_option({first: -100})
+    forbidden = replied(
+        page, temperature=0, max_tokens=6, ignore_eos=True, logit_bias=bias_option({first: -100})
     )
     assert first not in forbidden.tokens
     for logits, token in zip(forbidden.logits, forbidden.tokens, strict=True):
@@ -156,7 +165,7 @@ def late_win(reply: Reply) -> tuple[int, int, float]:
 def test_a_moderate_logit_bias_changes_the_step_where_it_suffices(page: Page, greedy: Reply) -> None:
     step, token, value = late_win(greedy)
     bias = {token: value}
-    reply = page.chat(HELLO, temperature=0, max_tokens=10, ignore_eos=True, logit_bias=bias_option(bias))
+    reply = replied(page, temperature=0, max_tokens=10, ignore_eos=True, logit_bias=bias_option(bias))
     assert reply.tokens[: step + 1] == [*greedy.tokens[:step], token]
     for logits, chosen in zip(reply.logits, reply.tokens, strict=True):
         assert is_best(biased(logits, bias), chosen)
@@ -284,7 +293,7 @@ def test_softmax_with_temperature(page: Page, temperature: float) -> None:
     logits[100:140] = 25 - np.arange(40) * temperature  # so that some are close at every temperature
     (got,), _ = page.run("softmax_with_temperature", logits.reshape(1, 1, -1), f32(temperature))
     scaled = logits.astype(np.float64) / np.float32(temperature)
-    weights = np.exp(scaled - scaled.max())
+    weights = np.exp(scaled - scaled.max()) * (np.arange(VOCABULARY) < ACTIVE)
     np.testing.assert_allclose(got.ravel(), weights / weights.sum(), rtol=3e-5, atol=1e-30)
 
 

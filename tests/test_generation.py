@@ -49,8 +49,10 @@ def test_a_library_that_computes_something_else_is_caught(copy: Path, change: st
     assert "differ" in check.found
 
 
-def test_a_library_of_another_quantization_is_caught(copy: Path) -> None:
-    shutil.copy(export("gemma3_text", "q0f32", "cpu") / LIBRARY["cpu"], copy)
+def test_a_library_of_another_model_is_caught(tmp_path: Path) -> None:
+    """Of the same type and quantization, but with other parameters."""
+    copy = Path(shutil.copytree(weights("llama_tied", "q4f16_1"), tmp_path / "export"))
+    shutil.copy(export("llama", "q4f16_1", "cpu") / LIBRARY["cpu"], copy)
     check = _generation(copy)
     assert check is not None
     assert not check.passed

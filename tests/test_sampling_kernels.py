@@ -1,65 +1,21 @@
 """Sampling on the CPU and in a real WebGPU, against numpy in double precision."""
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any
-
 import numpy as np
 import pytest
-import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from tvm import relax
-from webgpu_kernels.device import TARGET, WebGPU
+from sampling_runs import Run, f32, i32, on_cpu, on_webgpu, sampling_module, softmax64
+from webgpu_kernels.device import WebGPU
 
-from engine.embedded.kernels.sampling import attach_sampling
-from engine.embedded.kernels.sampling_logits import FORBIDDEN
-
-Run = Callable[..., Any]
-"""run(vocab_size, function name, *arrays): the result as numpy; arrays changed in place are changed."""
-
-LLVM = tvm.target.Target({"kind": "llvm"})
-
-
-@cache
-def sampling_module(vocab_size: int, gpu: bool) -> tvm.IRModule:
-    return attach_sampling(tvm.IRModule(), vocab_size, TARGET if gpu else LLVM)
-
-
-@cache
-def cpu_machine(vocab_size: int) -> relax.VirtualMachine:
-    return relax.VirtualMachine(relax.build(sampling_module(vocab_size, False), target=LLVM), tvm.cpu())
-
-
-def on_cpu(vocab_size: int, name: str, *args: np.ndarray) -> Any:
-    tensors = [tvm.runtime.tensor(arg) for arg in args]
-    result = cpu_machine(vocab_size)[name](*tensors)
-    for arg, tensor in zip(args, tensors, strict=True):
-        arg[...] = tensor.numpy()
-    if isinstance(result, tvm.runtime.Tensor):
-        return result.numpy()
-    return tuple(part.numpy() for part in result)
-
-
-def on_webgpu(device: WebGPU, vocab_size: int, name: str, *args: np.ndarray) -> Any:
-    return device.run(sampling_module(vocab_size, True), name, *args)
+from engine.embedded.kernels.sampling import FORBIDDEN
 
 
 @pytest.fixture(params=["cpu", pytest.param("webgpu", marks=pytest.mark.browser)])
 def run(request: pytest.FixtureRequest) -> Run:
     if request.param == "cpu":
         return on_cpu
-    device = request.getfixturevalue("webgpu")
-    return lambda *args: on_webgpu(device, *args)
-
-
-def f32(*values: float) -> np.ndarray:
-    return np.array(values, np.float32)
-
-
-def i32(*values: int) -> np.ndarray:
-    return np.array(values, np.int32)
+    return on_webgpu(request.getfixturevalue("webgpu"))
 
 
 # argsort
@@ -101,9 +57,7 @@ def test_argsort_of_large_vocabularies(size: int) -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize("size", [1, 65, 384, 1000, 32_003])
 def test_argsort_in_webgpu(webgpu: WebGPU, size: int) -> None:
-    def run(*args: Any) -> Any:
-        return on_webgpu(webgpu, *args)
-
+    run = on_webgpu(webgpu)
     kinds = many_values(size)
     for kind in kinds if size < 1000 else ("softmax", "ties"):
         check_argsort(run, kinds[kind])
@@ -136,12 +90,6 @@ EXTREMES = {
 }
 
 
-def softmax64(logits: np.ndarray, temperature: float) -> np.ndarray:
-    shifted = (logits.astype(np.float64) - float(logits.max())) / float(np.float32(temperature))
-    weights = np.exp(shifted)
-    return weights / weights.sum()
-
-
 def check_softmax(run: Run, logits: np.ndarray, temperature: float) -> None:
     found = run(
         logits.size, "softmax_with_temperature", logits.reshape(1, 1, -1).copy(), f32(temperature)
@@ -172,13 +120,35 @@ def test_softmax_of_every_size(size: int) -> None:
 @pytest.mark.parametrize("size", [1, 384, 32_003])
 def test_softmax_in_webgpu(webgpu: WebGPU, size: int) -> None:
     logits = (np.random.default_rng(size).normal(size=size) * 4).astype(np.float32)
-    check_softmax(lambda *args: on_webgpu(webgpu, *args), logits, 0.9)
+    check_softmax(on_webgpu(webgpu), logits, 0.9)
 
 
 def test_softmax_at_the_lowest_temperature_is_greedy(run: Run) -> None:
     logits = (np.random.default_rng(2).normal(size=384) * 4).astype(np.float32)
     found = run(384, "softmax_with_temperature", logits.reshape(1, 1, -1), f32(1e-6)).ravel()
     np.testing.assert_array_equal(found, np.eye(384, dtype=np.float32)[logits.argmax()])
+
+
+def test_a_temperature_of_0_shares_between_the_largest(run: Run) -> None:
+    """And gives nothing to one that is smaller by a single unit in the last place."""
+    logits = (np.random.default_rng(3).normal(size=384) * 4).astype(np.float32)
+    logits[[7, 300]] = logits.max() + 1
+    logits[8] = np.nextafter(logits[7], np.float32(-np.inf))
+    found = run(384, "softmax_with_temperature", logits.reshape(1, 1, -1), f32(0)).ravel()
+    expected = np.zeros(384, np.float32)
+    expected[[7, 300]] = 0.5
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("size", "active"), [(384, 300), (5000, 4096), (9000, 4097)])
+def test_padding_of_the_vocabulary_has_no_probability(run: Run, size: int, active: int) -> None:
+    logits = (np.random.default_rng(size).normal(size=size) * 4).astype(np.float32)
+    logits[active:] += 50
+    found = run(
+        size, "softmax_with_temperature", logits.reshape(1, 1, -1).copy(), f32(0.7), active=active
+    ).ravel()
+    assert (found[active:] == 0).all()
+    np.testing.assert_allclose(found[:active], softmax64(logits[:active], 0.7), rtol=3e-5, atol=1e-30)
 
 
 # sampling
@@ -238,7 +208,7 @@ def test_samples_follow_the_cumulative_distribution_in_webgpu(webgpu: WebGPU) ->
         probs = (weights / weights.sum()).astype(np.float32)
         for top_p in (1e-5, 0.9, 1.0):
             for uniform in (0.0, 0.3, 0.97, BELOW_ONE, 1.0):
-                check_sample(lambda *args: on_webgpu(webgpu, *args), probs, uniform, top_p, 5e-6)
+                check_sample(on_webgpu(webgpu), probs, uniform, top_p, 5e-6)
 
 
 def exact(probs: np.ndarray, uniform: float, top_p: float) -> int:
@@ -373,10 +343,12 @@ def test_a_forbidden_token_is_never_sampled(run: Run, temperature: float) -> Non
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("size", [384, 262_144])
-def test_kernels_stay_within_the_limits_of_webgpu(webgpu: WebGPU, size: int) -> None:
-    kernels = webgpu.kernels_of(sampling_module(size, True))
-    assert len(kernels) == 9
+def test_kernels_stay_within_the_limits_of_webgpu(webgpu: WebGPU, size: int, several: bool) -> None:
+    """Those for several rows keep to them as well: every GPU offers that much."""
+    kernels = webgpu.kernels_of(sampling_module(size, True, several=several))
+    assert len(kernels) == (12 if several else 9)
     for kernel in kernels.values():
         assert np.prod(kernel.workgroup) <= 256
         assert kernel.shared_bytes <= 32768

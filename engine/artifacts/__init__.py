@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from engine.artifacts import chat, folder, generation, library, weights
+from engine.artifacts import chat, folder, generation, library, native_contract, weights
 from engine.artifacts.report import Report
 from engine.catalog import host_library_suffix
 from engine.errors import UsageError
@@ -36,5 +36,7 @@ def verify(output: Path, library_name: str | None = None) -> list[Check]:
     folder.verify(output, manifest, library_name, report)
     runnable = output / f"model-cpu{host_library_suffix()}"
     if config and runnable.is_file() and all(check.passed for check in report.checks):
-        generation.verify(output, runnable, config, report)
+        complete = native_contract.verify(runnable, "cpu", config, report)
+        if complete:
+            generation.verify(output, runnable, config, report)
     return report.checks

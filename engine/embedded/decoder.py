@@ -134,17 +134,22 @@ class Decoder:
             x = self._layer(i, x, tables[key], cache)
         return x
 
+    def last_row(self, x: relax.Expr) -> relax.Expr:
+        """The last row of float32 [n, hidden]: [1, hidden]."""
+        return self._te(elementwise.last_row, x)
+
+    def rows_at(self, x: relax.Expr, positions: relax.Expr) -> relax.Expr:
+        """Rows `positions` (int32 [b]) of float32 [n, hidden]: [b, hidden]."""
+        return self._te(elementwise.rows_at, x, positions)
+
     def logits(self, x: relax.Expr) -> relax.Expr:
-        """The logits after the last row of float32 [n, hidden]: float32 [1, 1, vocab]."""
+        """The logits after each row of float32 [n, hidden]: float32 [n, vocab]."""
         spec = self.spec
-        last = x if _is_one(x.ty.shape[0]) else self._te(elementwise.last_row, x)
-        out = self._linear(self._norm(last, "norm"), "embedding" if spec.tie_word_embeddings else "head")
+        out = self._linear(self._norm(x, "norm"), "embedding" if spec.tie_word_embeddings else "head")
         bias = self._bias("head")
         if spec.logit_softcap is not None:
-            out = self._te(elementwise.softcap, out, *bias, cap=spec.logit_softcap)
-        elif bias:
-            out = self._te(elementwise.add, out, *bias)
-        return self.bb.emit(relax.op.reshape(out, (1, 1, spec.vocab_size)))
+            return self._te(elementwise.softcap, out, *bias, cap=spec.logit_softcap)
+        return self._te(elementwise.add, out, *bias) if bias else out
 
     def _rope_table(self, positions: relax.Expr, layer: LayerSpec) -> list[relax.Expr]:
         """The table of that layer, none where nothing is rotated."""

@@ -1,13 +1,14 @@
 """The model library as a relax module: every function a runtime looks up, and what it must know.
 
 `embed`, `prefill`, `decode`, `create_tir_paged_kv_cache`, the samplers, and `_metadata`, with the
-names and shapes that WebLLM 0.2.86 calls.
+names and shapes that WebLLM 0.2.86 calls. Libraries for other targets are loaded by MLC's own engine:
+they have several sequences at once, and more functions (docs/native-contract.md).
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import tvm
 from tvm import relax, tirx
@@ -18,7 +19,7 @@ from engine.embedded.decoder import Decoder, attention_shape
 from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES
 from engine.embedded.kernels.kv_cache import emit_create_function
-from engine.embedded.kernels.sampling import attach_sampling
+from engine.embedded.kernels.sampling import Rows, attach_sampling
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.embedded.stored import all_stored_tensors
 
@@ -76,12 +77,21 @@ def longrope_warning(plan: LibraryPlan) -> str | None:
 def build_module(plan: LibraryPlan, target: Target) -> tvm.IRModule:
     """The module before lowering; `_metadata` is added after memory is planned (`lower.py`)."""
     bb = relax.BlockBuilder()
-    shape = attention_shape(plan.spec, plan.quantization)
+    spec, tokens, one = plan.spec, tirx.Var("seq_len", "int64"), tirx.const(1, "int64")
+    # WebLLM has one conversation and calls none of what is for several.
+    several = target.kind.name != "webgpu"
     _emit_embed(bb, plan, target)
-    _emit_step(bb, "prefill", plan, target, tokens=tirx.Var("seq_len", "int64"))
-    _emit_step(bb, "decode", plan, target, tokens=tirx.const(1, "int64"))
-    emit_create_function(bb, "create_tir_paged_kv_cache", shape, len(plan.spec.layers), target)
-    return attach_sampling(bb.finalize(), plan.spec.vocab_size, target)
+    _emit_step(bb, "prefill", plan, target, shape=(one, tokens), take="last")
+    _emit_step(bb, "decode", plan, target, shape=(one, one), take="all")
+    if several:
+        _emit_alloc_embedding(bb, plan)
+        _emit_step(bb, "batch_prefill", plan, target, shape=(one, tokens), take="positions")
+        _emit_step(bb, "batch_decode", plan, target, shape=(tirx.Var("batch_size", "int64"), one), take="all")
+    shape = attention_shape(spec, plan.quantization)
+    emit_create_function(bb, "create_tir_paged_kv_cache", shape, len(spec.layers), target)
+    gpu = target.kind.name != "llvm"
+    rows = Rows(width=spec.vocab_size, active=plan.active_vocab_size, gpu=gpu, several=several)
+    return attach_sampling(bb.finalize(), rows, plan.max_batch_size)
 
 
 def _weights(plan: LibraryPlan) -> relax.Var:
@@ -104,8 +114,9 @@ def _decoder(bb: relax.BlockBuilder, plan: LibraryPlan, target: Target, weights:
 
 
 def _bounds(plan: LibraryPlan) -> dict[str, Any]:
-    # The planner reserves for the largest chunk, so that no step allocates.
-    return {"tir_var_upper_bound": {"seq_len": plan.prefill_chunk_size}}
+    # The planner reserves for the largest chunk and the most sequences, so that no step allocates.
+    bounds = {"seq_len": plan.prefill_chunk_size, "batch_size": plan.max_batch_size}
+    return {"tir_var_upper_bound": bounds}
 
 
 def _emit_embed(bb: relax.BlockBuilder, plan: LibraryPlan, target: Target) -> None:
@@ -118,17 +129,44 @@ def _emit_embed(bb: relax.BlockBuilder, plan: LibraryPlan, target: Target) -> No
         bb.emit_func_output(out)
 
 
-def _emit_step(bb: relax.BlockBuilder, name: str, plan: LibraryPlan, target: Target, tokens: Any) -> None:
-    """name(embedded float32 [1, n, hidden], cache, params) -> (logits float32 [1, 1, vocab], cache)."""
-    hidden = plan.spec.hidden_size
-    embedded = relax.Var("input_embed", relax.TensorType((1, tokens, hidden), "float32"))
+def _emit_alloc_embedding(bb: relax.BlockBuilder, plan: LibraryPlan) -> None:
+    """alloc_embedding_tensor() -> float32 [chunk, hidden], uninitialized, as `embed` gives it."""
+    with bb.function("alloc_embedding_tensor", []):
+        shape = relax.ShapeExpr([plan.prefill_chunk_size, plan.spec.hidden_size])
+        bb.emit_func_output(bb.emit(relax.op.builtin.alloc_tensor(shape, "float32", 0)))
+
+
+def _emit_step(
+    bb: relax.BlockBuilder,
+    name: str,
+    plan: LibraryPlan,
+    target: Target,
+    *,
+    shape: tuple[tirx.Expr, tirx.Expr],
+    take: Literal["last", "positions", "all"],
+) -> None:
+    """name(embedded float32 [*shape, hidden][, positions int32 [b]], cache, params) -> (logits, cache).
+
+    Logits are those after the rows that are taken: the last, float32 [1, 1, vocab], those at
+    `positions`, [1, b, vocab], or all of them, [*shape, vocab].
+    """
+    hidden, vocab = plan.spec.hidden_size, plan.spec.vocab_size
+    embedded = relax.Var("input_embed", relax.TensorType((*shape, hidden), "float32"))
+    count = tirx.Var("batch_size", "int64")
+    positions = relax.Var("logit_positions", relax.TensorType((count,), "int32"))
     cache = relax.Var("paged_kv_cache", relax.AnyType())
     weights = _weights(plan)
-    with bb.function(name, [embedded, cache, weights], attrs=_bounds(plan)):
+    params = [embedded, *([positions] if take == "positions" else []), cache, weights]
+    with bb.function(name, params, attrs=_bounds(plan)):
         with bb.dataflow():
             decoder = _decoder(bb, plan, target, weights)
-            x = bb.emit(relax.op.reshape(embedded, (tokens, hidden)))
-            logits = decoder.logits(decoder.forward(x, cache))
+            x = bb.emit(relax.op.reshape(embedded, (shape[0] * shape[1], hidden)))
+            x, out_shape = decoder.forward(x, cache), shape
+            if take == "last":
+                x, out_shape = decoder.last_row(x), (1, 1)
+            elif take == "positions":
+                x, out_shape = decoder.rows_at(x, positions), (1, count)
+            logits = bb.emit(relax.op.reshape(decoder.logits(x), (*out_shape, vocab)))
             out = bb.emit_output(relax.Tuple([logits, cache]))
         bb.emit_func_output(out)
 
@@ -151,6 +189,12 @@ def metadata(plan: LibraryPlan, memory_usage: Mapping[str, int]) -> str:
             "pipeline_parallel_stages": 1,
             "disaggregation": False,
             "kv_state_kind": "kv_cache",
+            "kv_cache": {
+                "num_hidden_layers": len(plan.spec.layers),
+                "num_attention_heads": plan.spec.num_attention_heads,
+                "num_key_value_heads": plan.spec.num_key_value_heads,
+                "head_dim": plan.spec.head_dim,
+            },
             "max_batch_size": plan.max_batch_size,
             "active_vocab_size": plan.active_vocab_size,
             "model_task": "chat",

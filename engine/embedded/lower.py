@@ -4,12 +4,16 @@ Nearly all kernels arrive scheduled. The few tensor expressions get TVM's defaul
 fusion pass runs: what must be fused (dequantization into products and look-ups) is written fused.
 """
 
+import math
+from collections.abc import Mapping
+
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 from tvm.relax import transform
 from tvm.s_tir import dlight
 from tvm.target import Target
 from tvm.target.codegen import llvm_get_system_cpu
+from tvm.tirx.analysis import undefined_vars
 
 from engine.errors import StageError
 
@@ -41,34 +45,51 @@ def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
 
 
 def planned_bytes(mod: tvm.IRModule) -> dict[str, int]:
-    """Bytes of temporaries that each relax function of a lowered module allocates at most.
+    """Bytes that each relax function of a lowered module allocates at most: temporaries and results.
 
-    Raises StageError for a function whose temporaries have no bound.
+    Sizes that depend on the input are counted at the upper bounds that the function states.
+
+    Raises StageError for a function that allocates without a bound.
     """
     return {
-        gv.name_hint: _storage_bytes(gv.name_hint, func)
+        gv.name_hint: _allocated_bytes(gv.name_hint, func)
         for gv, func in mod.functions_items()
         if isinstance(func, relax.Function)
     }
 
 
-def _storage_bytes(name: str, func: relax.Function) -> int:
-    total = 0
+def _allocated_bytes(name: str, func: relax.Function) -> int:
+    calls: list[relax.Call] = []
 
     def visit(expr: relax.Expr) -> None:
-        nonlocal total
-        if not isinstance(expr, relax.Call) or getattr(expr.op, "name", "") != "relax.memory.alloc_storage":
-            return
-        size = expr.args[0].values[0]
-        if not isinstance(size, tirx.IntImm):
-            raise StageError(
-                f"{name} allocates {size} bytes: as many as its input is long.",
-                why="A step allocates nothing that was not reserved, so every size needs an upper bound.",
-            )
-        total += int(size)
+        if isinstance(expr, relax.Call):
+            calls.append(expr)
 
     relax.analysis.post_order_visit(func, visit)
+    bounds = (func.attrs or {}).get("tir_var_upper_bound", {})
+    total = 0
+    for call in calls:
+        op = getattr(call.op, "name", "")
+        if op == "relax.memory.alloc_storage":
+            total += _largest(name, call.args[0], bounds)[0]
+        elif op == "relax.builtin.alloc_tensor":  # what the function returns
+            bits = tvm.DataType(call.args[1].value).bits
+            total += math.prod(_largest(name, call.args[0], bounds)) * bits // 8
     return total
+
+
+def _largest(name: str, shape: relax.ShapeExpr, bounds: Mapping[str, int]) -> list[int]:
+    """Each size of `shape` where variables are at their `bounds`."""
+    analyzer = tvm.sym.Analyzer()
+    for variable in {v for size in shape.values for v in undefined_vars(size)}:
+        if variable.name not in bounds:
+            raise StageError(
+                f"{name} allocates {shape}: as many as its input is long.",
+                why="A step allocates nothing that was not reserved, so every size needs an upper bound.",
+            )
+        extent = int(bounds[variable.name]) + 1
+        analyzer.bind(variable, tvm.ir.Range.from_min_extent(0, extent))
+    return [analyzer.const_int_bound(size).max_value for size in shape.values]
 
 
 def code(mod: tvm.IRModule, target: Target, *, system_lib: bool) -> relax.VMExecutable:

@@ -80,3 +80,8 @@ def softcap(logits: te.Tensor, *bias: te.Tensor, cap: float) -> te.Tensor:
 def last_row(x: te.Tensor) -> te.Tensor:
     """The last row of x [n, k]: [1, k]."""
     return te.compute((1, x.shape[1]), lambda i, k: x[x.shape[0] - 1 + i, k], name="last_row")
+
+
+def rows_at(x: te.Tensor, positions: te.Tensor) -> te.Tensor:
+    """Rows `positions` (int32 [b]) of x [n, k]: [b, k]."""
+    return te.compute((positions.shape[0], x.shape[1]), lambda i, k: x[positions[i], k], name="rows_at")
