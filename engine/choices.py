@@ -66,9 +66,9 @@ def nominal_bits(quantization: Quantization) -> float:
 
 
 def refusal(plan: ExportPlan, facts: ModelFacts | None) -> WizardError | None:
-    """Why no backend of this version can do `plan` on this machine, or None."""
+    """Why no backend of this version can do `plan` on this machine, or None, without waiting for anything."""
     try:
-        auto.choose(plan, facts)
+        auto.choose(plan, facts, wait=False)
     except WizardError as error:
         return error
     return None

@@ -237,11 +237,21 @@ class _Run:
             f"{len(failed)} of {len(self.checks)} checks of the export failed: "
             + "; ".join(f"{check.name}: {check.found}" for check in failed),
             why=f"Changed since it was written: {', '.join(damaged)}." if damaged else "",
-            remedy="Run again: the stages of these files will be redone."
-            if damaged
-            else f"Run every stage again. {self._see_log()}",
-            fix="resume" if damaged else "fresh",
+            remedy="Run again: the stages of these files will be redone." if damaged else self._not_again(),
+            fix="resume" if damaged else "" if self._is_official else "fresh",
         )
+
+    def _not_again(self) -> str:
+        if self._is_official:
+            return (
+                "mlc_llm made it so, and would again. Where the embedded backend covers model and target, it "
+                f'gives what transformers gives: engine.backend = "embedded". {self._see_log()}'
+            )
+        return f"Run every stage again. {self._see_log()}"
+
+    @property
+    def _is_official(self) -> bool:
+        return self.job.backend.name == "mlc_llm"
 
     def _see_log(self) -> str:
         return f"The whole log: {self.log.path}"
@@ -261,6 +271,7 @@ class _Run:
             facts=self.job.facts,
             revision=str(fetched.result.get("revision", "")) if fetched else "",
             backend=self.job.backend.name,
+            elsewhere={n: v for command in self.job.commands() for n, v in command.versions.items()},
             stages=self.workspace.stages,
             files=self.workspace.files(),
             checks=self.checks,

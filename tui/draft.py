@@ -112,7 +112,7 @@ class Draft:
         plan = self.plan()
         for check in (
             lambda: resolve(plan, self.facts.max_context if self.facts else None),
-            lambda: auto.choose(plan, self.facts),
+            lambda: auto.choose(plan, self.facts, wait=False),
         ):
             try:
                 check()

@@ -6,7 +6,7 @@ names it as changes of the plan; a plan with the change taken no longer draws th
 
 from collections.abc import Callable, Iterator
 
-from engine.advice import quantization, surroundings, windows
+from engine.advice import official, quantization, surroundings, windows
 from engine.advice.case import SMALL_MODEL, Advice, Case, Severity
 from engine.estimate import estimate
 from engine.machine import Machine
@@ -47,4 +47,6 @@ MODEL_RULES: tuple[Callable[[Case], Iterator[Advice]], ...] = (
     windows.batch,
     surroundings.chat_template,
     surroundings.machine,
+    official.gemma3,
+    official.rope_parameters,
 )

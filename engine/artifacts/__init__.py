@@ -8,15 +8,18 @@ from pathlib import Path
 from engine.artifacts import chat, folder, generation, library, native_contract, weights
 from engine.artifacts.report import Report
 from engine.catalog import host_library_suffix
+from engine.embedded import narrate
 from engine.errors import UsageError
 from engine.events import Check
 
 
-def verify(output: Path, library_name: str | None = None) -> list[Check]:
+def verify(output: Path, library_name: str | None = None, made_by: str | None = None) -> list[Check]:
     """Every check of the export in `output`, in a fixed order.
 
     `library_name` is the model library that must be there; None takes what is there. A check that
-    could say nothing, as what it needs is broken and told by another, is left out.
+    could say nothing, as what it needs is broken and told by another, is left out. `made_by` is the
+    backend that made the export, None where the receipt says so: what mlc_llm makes may be of a model, or
+    for a TVM, that is not known here; it is then told what is not checked.
 
     Raises UsageError where `output` is no folder, or holds no export at all.
     """
@@ -31,12 +34,14 @@ def verify(output: Path, library_name: str | None = None) -> list[Check]:
         )
     report = Report()
     config = chat.verify(output, report)
-    manifest = weights.verify(output, config, report)
+    foreign = (made_by or folder.made_by(output)) == "mlc_llm"
+    manifest = weights.verify(output, config, report, foreign=foreign)
     library.verify(output, library_name, report)
     folder.verify(output, manifest, library_name, report)
     runnable = output / f"model-cpu{host_library_suffix()}"
     if config and runnable.is_file() and all(check.passed for check in report.checks):
-        complete = native_contract.verify(runnable, "cpu", config, report)
-        if complete:
+        if foreign and (why := generation.why_not(output, runnable, config)):
+            narrate.say(f"{generation.NAME}: not run here: {why}")
+        elif foreign or native_contract.verify(runnable, "cpu", config, report):
             generation.verify(output, runnable, config, report)
     return report.checks

@@ -14,9 +14,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m engine.artifacts", description=__doc__)
     parser.add_argument("output", metavar="DIR", type=Path, help="the folder of an export")
     parser.add_argument("--library", metavar="NAME", help="the model library that must be there")
+    parser.add_argument(
+        "--made-by", metavar="BACKEND", help="the backend that made it (default: its receipt's)"
+    )
     arguments = parser.parse_args(argv)
     try:
-        checks = verify(arguments.output, arguments.library)
+        checks = verify(arguments.output, arguments.library, arguments.made_by)
     except WizardError as error:
         narrate.failed(error)
         return error.exit_code

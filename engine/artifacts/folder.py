@@ -31,6 +31,14 @@ def verify(
             _receipt(output, report)
 
 
+def made_by(output: Path) -> str:
+    """The backend that made the export, as its receipt says; empty without one."""
+    try:
+        return str(json.loads((output / RECEIPT_NAME).read_text(encoding="utf-8"))["backend"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def _receipt(output: Path, report: Report) -> None:
     files = json.loads((output / RECEIPT_NAME).read_text(encoding="utf-8"))["files"]
     problems = []

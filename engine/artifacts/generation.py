@@ -1,5 +1,7 @@
 """A library for this machine, shown to work: it generates, and says what the stored weights say."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,28 @@ NAME = "generation"
 
 TOLERANCES = {"float32": 1e-3, "float16": 5e-2, "bfloat16": 2e-1}
 """The largest difference of any logit, as a fraction of the logits' standard deviation."""
+
+
+_TRIAL = """import pathlib, sys
+from engine.embedded.local import LocalModel
+LocalModel(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])).step([0])
+"""
+"""A library of another TVM may be refused by this one, or crash it."""
+
+
+def why_not(output: Path, library: Path, config: dict[str, Any]) -> str:
+    """Why a library of another compiler cannot be run here; empty where it can."""
+    if config["model_type"] not in FAMILIES or config["quantization"] not in QUANTIZATIONS:
+        return f"nothing is known of {config['model_type']} in {config['quantization']}"
+    if config["context_window_size"] < 1 or not (output / "tokenizer.json").is_file():
+        return "it needs a context of fixed length and tokenizer.json"
+    command = (sys.executable, "-P", "-c", _TRIAL, str(output), str(library))
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    last = f": {lines[-1]}" if lines else ""
+    return f"this apache-tvm does not run {library.name}, which was compiled by another{last}"
 
 
 def verify(output: Path, library: Path, config: dict[str, Any], report: Report) -> None:

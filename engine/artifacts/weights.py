@@ -47,8 +47,13 @@ class Shard:
     tensors: tuple[Tensor, ...]
 
 
-def verify(output: Path, config: Mapping[str, Any] | None, report: Report) -> tuple[Shard, ...] | None:
-    """Check the weights; the shards of the manifest, or None where it is unusable."""
+def verify(
+    output: Path, config: Mapping[str, Any] | None, report: Report, *, foreign: bool = False
+) -> tuple[Shard, ...] | None:
+    """Check the weights; the shards of the manifest, or None where it is unusable.
+
+    `foreign`: made by another compiler, so that a model type need not be known here.
+    """
     shards = None
     with report.guarding("manifest"):
         text = (output / MANIFEST_NAME).read_text(encoding="utf-8")
@@ -67,7 +72,7 @@ def verify(output: Path, config: Mapping[str, Any] | None, report: Report) -> tu
         _contents(output, whole, report)
     if config is not None:
         with report.guarding("parameters"):
-            _parameters(config, shards, report)
+            _parameters(config, shards, report, foreign=foreign)
     return shards
 
 
@@ -164,12 +169,17 @@ def _has_infinity(data: "np.ndarray[Any, np.dtype[np.uint8]]", tensor: Tensor) -
     return False
 
 
-def _parameters(config: Mapping[str, Any], shards: tuple[Shard, ...], report: Report) -> None:
+def _parameters(
+    config: Mapping[str, Any], shards: tuple[Shard, ...], report: Report, *, foreign: bool
+) -> None:
     """Names, shapes and dtypes of what is stored, against what the compiled functions will take."""
     family, quantization = FAMILIES.get(config["model_type"]), QUANTIZATIONS.get(config["quantization"])
     if family is None or quantization is None:
         problem = f"nothing is known of {config['model_type']} in {config['quantization']}"
-        report.add("parameters", [problem], "")
+        if foreign:
+            narrate.say(f"parameters: not compared with the model: {problem}")
+        else:
+            report.add("parameters", [problem], "")
         return
     try:
         spec = family.spec(config["model_config"])

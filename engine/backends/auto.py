@@ -1,36 +1,41 @@
 """Which backend does a plan, and why."""
 
 from engine.backends.base import Backend
-from engine.backends.docker import inspection
+from engine.backends.docker import inspection as docker_inspection
 from engine.backends.docker.backend import DockerBackend
 from engine.backends.embedded import EmbeddedBackend
-from engine.errors import UsageError, WizardError
+from engine.backends.official import inspection, interpreter
+from engine.backends.official.backend import OfficialBackend
+from engine.backends.official.inspection import Inspection
+from engine.errors import ToolchainError, WizardError
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
 
 
-def choose(plan: ExportPlan, facts: ModelFacts | None) -> tuple[Backend, str]:
+def choose(plan: ExportPlan, facts: ModelFacts | None, *, wait: bool = True) -> tuple[Backend, str]:
     """The backend for `plan`, checked, and one sentence that says why it was taken.
 
-    `facts` is None while the model is on the Hub. Raises UsageError for a
-    backend that this version does not have, and what `Backend.check` raises.
+    "auto" takes the embedded one where it covers model, quantization and target, else mlc_llm where an
+    interpreter has it, else docker. `facts` is None while the model is on the Hub. Looking into an
+    interpreter takes seconds, once: without `wait`, as on a screen, one that nobody looked into yet counts
+    as one that works.
+
+    Raises what `Backend.check` raises.
     """
     if plan.backend == "docker":
         docker = DockerBackend()
         docker.check(plan, facts)
         return docker, f"docker backend: the plan names it; {docker.reason()}"
-    if plan.backend not in ("auto", "embedded"):
-        raise UsageError(
-            f"engine.backend = {plan.backend!r}: this version has no such backend.",
-            remedy='Leave engine.backend out of the preset, or set it to "auto", "embedded" or "docker".',
-        )
+    if plan.backend == "mlc_llm":
+        official = _official(plan, facts, wait=wait)
+        return official, f"mlc_llm backend: the plan names it; {official.found.told}."
     backend = EmbeddedBackend()
     try:
         backend.check(plan, facts)
     except WizardError as lack:
-        if plan.backend == "auto" and (found := _in_docker(plan, facts)):
-            return found, f"docker backend: {lack.what} It runs {found.reason()}"
-        raise
+        if plan.backend == "embedded":
+            raise
+        return _instead(plan, facts, lack, wait=wait)
     if plan.backend == "embedded":
         return backend, "embedded backend: the plan names it."
     covered = ["this model"] if facts else []
@@ -38,9 +43,50 @@ def choose(plan: ExportPlan, facts: ModelFacts | None) -> tuple[Backend, str]:
     return backend, f"embedded backend: it covers {', '.join(covered)}, and needs nothing else installed."
 
 
+def _instead(
+    plan: ExportPlan, facts: ModelFacts | None, lack: WizardError, *, wait: bool
+) -> tuple[Backend, str]:
+    """Who does what the embedded backend cannot; raises `lack` where nobody does, with what would help."""
+    try:
+        official = _official(plan, facts, wait=wait)
+    except WizardError as refused:
+        if docker := _in_docker(plan, facts):
+            return docker, f"docker backend: {lack.what} It runs {docker.reason()}"
+        if not isinstance(refused, ToolchainError):
+            raise lack from None  # nobody can do it, or mlc_llm as little as we
+        also = f"mlc_llm, the official compiler, may cover it: {refused.what} {refused.remedy}"
+        remedy = "\n".join(part for part in (lack.remedy, also) if part)
+        raise type(lack)(lack.what, why=lack.why, remedy=remedy, fix=lack.fix) from None
+    return official, f"mlc_llm backend: {lack.what} It may cover that; {official.found.told}."
+
+
+def _official(plan: ExportPlan, facts: ModelFacts | None, *, wait: bool) -> OfficialBackend:
+    """The backend mlc_llm, checked for `plan`. Raises ToolchainError where there is none that works."""
+    OfficialBackend.check_limits(plan, facts)
+    candidates = interpreter.find(plan.interpreter)
+    if not candidates:
+        raise ToolchainError("No mlc_llm was found here.", remedy=inspection.REMEDY)
+    if wait:
+        looked = inspection.look(plan.interpreter)
+    else:
+        looked = [inspection.known(c) or Inspection(candidate=c, module="mlc_llm") for c in candidates]
+    found = next((one for one in looked if one.problem is None), None)
+    if found is None:
+        first, *others = looked
+        assert first.problem is not None
+        raise ToolchainError(
+            first.problem.what,
+            why="\n".join([first.problem.why, *(one.told for one in others)]).strip(),
+            remedy=first.problem.remedy,
+        )
+    backend = OfficialBackend(found=found)
+    backend.check(plan, facts)
+    return backend
+
+
 def _in_docker(plan: ExportPlan, facts: ModelFacts | None) -> DockerBackend | None:
     """The docker backend, where there is a docker that can do `plan`."""
-    if inspection.client() is None:
+    if docker_inspection.client() is None:
         return None
     docker = DockerBackend()
     try:

@@ -2,7 +2,8 @@
 
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -42,14 +43,15 @@ class StageCommand:
 
     A stage may have several, run in order; those of verify tell checks as records (`narrate.check`).
     `inputs` are the files it reads; a folder stands for the files directly in it. `packages` are
-    the distributions whose versions matter. `identity` stands for the arguments in the fingerprint
-    where some of them change no result.
+    the distributions whose versions matter, `versions` those of what is installed elsewhere.
+    `identity` stands for the arguments in the fingerprint where some of them change no result.
     """
 
     stage: StageName
     argv: tuple[str, ...]
     inputs: tuple[Path, ...] = ()
     packages: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
     identity: tuple[str, ...] | None = None
 
 

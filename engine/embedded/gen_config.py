@@ -126,18 +126,23 @@ def run(arguments: argparse.Namespace) -> Generated:
         model_type=arguments.model_type,
         sizes=sizes,
     )
-    template = generated.config["conv_template"]["name"]
-    narrate.say(f"Conversation template {template}: {_exactness(generated)}")
-    for warning in generated.warnings:
+    told = told_of(generated.config["conv_template"]["name"], generated)
+    narrate.say(f"Wrote {generated.path}")
+    narrate.result(told)
+    return generated
+
+
+def told_of(template: str, found: Generated | Choice) -> dict[str, str]:
+    """Narrate what is known about the conversation template; the same for the stage's result."""
+    narrate.say(f"Conversation template {template}: {_exactness(found)}")
+    for warning in found.warnings:
         narrate.say(f"warning: {warning}")
-    for case in generated.cases:
+    for case in found.cases:
         if case.name == KEPT_CACHE and case.supported and not case.exact:
             narrate.say(f"note: {case.name}: {case.difference}; a chat that is reset has it")
-    narrate.say(f"Wrote {generated.path}")
-    told = {case.name: "exact" if case.exact else case.difference for case in generated.cases}
-    trimmed = ", ".join(generated.trimmed_roles)
-    narrate.result({"conv_template": template, "trimmed_roles": trimmed} | told)
-    return generated
+    trimmed = ", ".join(found.trimmed_roles)
+    told = {case.name: "exact" if case.exact else case.difference for case in found.cases}
+    return {"conv_template": template, "trimmed_roles": trimmed} | told
 
 
 def generate(
@@ -333,7 +338,7 @@ def _token_ids(folder: ModelFolder, choice: Choice) -> Mapping[str, Any]:
     }
 
 
-def _exactness(generated: Generated) -> str:
+def _exactness(generated: Generated | Choice) -> str:
     if not generated.cases:
         return "not compared with a chat template of the model"
     supported = [case for case in generated.cases if case.supported and case.name != KEPT_CACHE]

@@ -85,7 +85,7 @@ def _load(folder: Path, params: Sequence[Mapping[str, Any]]) -> list[Any]:
                 f"The library wants {param['name']}, which tensor-cache.json does not have.",
                 remedy="Convert the weights with the quantization that the library was compiled for.",
             )
-        if (list(param["shape"]), param["dtype"]) != (record["shape"], record["dtype"]):
+        if not _fits(param["shape"], record["shape"]) or param["dtype"] != record["dtype"]:
             raise StageError(
                 f"{param['name']} is {record['dtype']} {record['shape']}; "
                 f"the library wants {param['dtype']} {param['shape']}.",
@@ -97,3 +97,10 @@ def _load(folder: Path, params: Sequence[Mapping[str, Any]]) -> list[Any]:
         array = np.fromfile(path, np.dtype(stored), count, offset=record["byteOffset"])
         out.append(tvm.runtime.tensor(array.reshape(record["shape"]).astype(record["dtype"])))
     return out
+
+
+def _fits(stated: Sequence[int | str], shape: Sequence[int]) -> bool:
+    """Whether a tensor of `shape` is what the library takes: mlc_llm names sizes that may vary."""
+    return len(stated) == len(shape) and all(
+        isinstance(size, str) or size == actual for size, actual in zip(stated, shape, strict=True)
+    )

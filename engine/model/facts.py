@@ -54,6 +54,7 @@ class ModelFacts:
     `dtype` the one that most bytes have ("BF16"). `spec` is None, with `unsupported` saying why,
     where the embedded compiler cannot follow config.json. `quant_method` is that of a model that is
     quantized already; for an AWQ checkpoint `packed` is what q4f16_autoawq stores of it, in order.
+    `is_rope_nested`: config.json states its rope as transformers 5 does, in rope_parameters alone.
     `commit` is the one on the Hub, empty for a folder; `remote` tells what is still to be fetched, and is
     None where all of the model is here: where its headers are not known, `tensors` is empty and all
     sizes follow from config.json.
@@ -76,6 +77,7 @@ class ModelFacts:
     unsupported: UsageError | None = field(default=None, compare=False)
     quant_method: str = ""
     packed: tuple[Parameter, ...] = ()
+    is_rope_nested: bool = False
     commit: str = ""
     remote: Remote | None = None
 
@@ -135,7 +137,8 @@ def read(
     fit either. A config.json that the embedded compiler cannot follow is no error here: see
     `ModelFacts.decoder`.
     """
-    config = normalise(_config(folder))
+    stated = _config(folder)
+    config = normalise(stated)
     method = awq.method(config)
     packed: tuple[Parameter, ...] = ()
     source = (remote.tensors or TensorSource({}, {})) if remote else open_tensors(folder)
@@ -174,6 +177,7 @@ def read(
         unsupported=unsupported,
         quant_method=method,
         packed=packed,
+        is_rope_nested=_is_rope_nested(stated),
         commit=remote.commit if remote else commit,
         remote=remote,
     )
@@ -252,6 +256,11 @@ def _optional(path: Path) -> dict[str, Any]:
         return read_json_object(path) if path.is_file() else {}
     except WizardError:
         return {}
+
+
+def _is_rope_nested(config: Mapping[str, Any]) -> bool:
+    text = _mapping(config.get("text_config")) or config
+    return "rope_parameters" in text and "rope_theta" not in text
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

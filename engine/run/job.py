@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from engine import machine
 from engine.advice import Advice, advise
@@ -16,7 +16,7 @@ from engine.errors import UsageError
 from engine.model import facts as model_facts
 from engine.model import source as model_source
 from engine.model.facts import ModelFacts
-from engine.plan import ExportPlan, resolve
+from engine.plan import BackendName, ExportPlan, resolve
 
 UNKNOWN_SNAPSHOT, UNKNOWN_ADAPTER = Path("SNAPSHOT"), Path("ADAPTER")
 """Stand in commands for the folders that fetch will name."""
@@ -51,12 +51,16 @@ class Job:
         return (
             *fetch_commands(self.plan, self.backend),
             *self.backend.commands(self.plan, self.folders),
-            verify_command(self.output, library_name(self.plan) if self.plan.compile else None),
+            verify_command(
+                self.output, library_name(self.plan) if self.plan.compile else None, self.backend.name
+            ),
         )
 
     def advice(self) -> list[Advice]:
         """What could be chosen better, as far as plan and model are known."""
-        return advise(self.plan, self.facts, machine.inspect(self.output))
+        taken = next((name for name in get_args(BackendName) if name == self.backend.name), self.plan.backend)
+        plan = dataclasses.replace(self.plan, backend=taken)
+        return advise(plan, self.facts, machine.inspect(self.output))
 
     def with_fetched(self, told: Mapping[str, Any]) -> "Job":
         """The job with what the fetch stage told: the folders of model and adapter, and their commits.
@@ -139,9 +143,13 @@ def placeholders_told(commands: Iterable[StageCommand]) -> str:
     return ""
 
 
-def verify_command(output: Path, library: str | None = None) -> StageCommand:
-    """The command that checks what was written; `library` is the model library that must be there."""
-    named = ("--library", library) if library else ()
+def verify_command(output: Path, library: str | None = None, maker: str = "") -> StageCommand:
+    """The command that checks what was written; `library` is the model library that must be there.
+
+    `maker` is the backend that made the export, empty where its receipt has to say so.
+    """
+    named: tuple[str, ...] = ("--library", library) if library else ()
+    named += ("--made-by", maker) if maker == "mlc_llm" else ()
     return StageCommand(
         stage="verify", argv=(sys.executable, "-P", "-m", "engine.artifacts", str(output), *named)
     )

@@ -23,6 +23,7 @@ from engine.run.workspace import RECEIPT_NAME, File, StageState
 LOW_RESOURCE_MB = 3000
 """WebLLM's own table marks nearly all models up to this much `vram_required_MB` for small devices."""
 
+_REPAIRS = "repairs"
 _PACKAGES = (
     "mlc-wizard",
     "apache-tvm",
@@ -41,6 +42,7 @@ def write(
     facts: ModelFacts,
     revision: str,
     backend: str,
+    elsewhere: Mapping[str, str],
     stages: Mapping[str, StageState],
     files: Sequence[File],
     checks: Sequence[Check],
@@ -49,7 +51,8 @@ def write(
 ) -> None:
     """Write the receipt of a finished export into `output`.
 
-    `plan` is the plan as run, every open size filled in; `revision` the commit of a Hub model.
+    `plan` is the plan as run, every open size filled in; `revision` the commit of a Hub model;
+    `elsewhere` the versions of what the backend used and is not installed here.
     Raises a WizardError where it cannot be written.
     """
     document = {
@@ -62,7 +65,7 @@ def write(
             "model_type": facts.model_type,
             "architectures": facts.architectures,
         },
-        "conversation": stages["gen_config"].result,
+        "conversation": {k: v for k, v in stages["gen_config"].result.items() if k != _REPAIRS},
         "backend": backend,
         "versions": {"python": platform.python_version(), **versions(_PACKAGES)},
         "platform": platform.platform(),
@@ -72,10 +75,19 @@ def write(
         "files": [{"name": f.name, "size": f.size, "sha256": f.sha256} for f in files],
         "checks": [dataclasses.asdict(check) for check in checks],
     }
+    if elsewhere:
+        document["versions_of_backend"] = dict(elsewhere)
+    if repairs := [line for state in stages.values() for line in _lines(state)]:
+        document["repairs"] = repairs
     if plan.device == "webgpu" and plan.compile:
         document["webllm"] = webllm(output, plan, facts)
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     write_atomically(output / RECEIPT_NAME, text, through=output / HOME_NAME)
+
+
+def _lines(state: StageState) -> list[str]:
+    """What a stage corrected of what it had written."""
+    return str(state.result.get(_REPAIRS, "")).splitlines()
 
 
 def plan_of(output: Path) -> ExportPlan:

@@ -18,10 +18,11 @@ LIMIT_SECONDS = 180.0
 """How long an interpreter may take: mlc_llm imports torch, which a cold disk takes a minute for."""
 
 _PROBE = Path(probe.__file__)
-_REMEDY = (
-    "Let mlc-wizard make an environment of its own for it (mlc-wizard --toolchain), or name an interpreter "
+REMEDY = (
+    "Make an environment of its own for it (mlc-wizard --check shows the commands), or name an interpreter "
     "that has it: --set engine.interpreter=PATH"
 )
+"""Where there is no mlc_llm that works."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,8 @@ class Inspection:
         """One line: what it is."""
         if self.problem is not None:
             return f"{self.candidate.told}: {self.problem.what}"
+        if self.cli is None:
+            return f"{self.candidate.told}, which is looked into before a run"
         return f"{self.module} {self.version} with tvm {self.tvm} in {self.candidate.told}"
 
 
@@ -194,25 +197,25 @@ def _problem(seen: Inspection, told: _Told, overran: float | None) -> ToolchainE
     if not told.found:
         if overran is not None:
             return ToolchainError(
-                f"{python} said nothing for {overran:.0f} seconds.", why=last.strip(), remedy=_REMEDY
+                f"{python} said nothing for {overran:.0f} seconds.", why=last.strip(), remedy=REMEDY
             )
         why = str(told.error["what"]) if told.error else f"It ended with exit code {told.code}.{last}"
-        return ToolchainError(f"{python} is no Python that runs.", why=why, remedy=_REMEDY)
+        return ToolchainError(f"{python} is no Python that runs.", why=why, remedy=REMEDY)
     if not seen.module:
-        return ToolchainError(f"{python} has no mlc_llm.", remedy=_REMEDY)
+        return ToolchainError(f"{python} has no mlc_llm.", remedy=REMEDY)
     if seen.mixed:
         what = " and ".join(f"{name} {seen.packages[name]}" for name in seen.mixed)
         return ToolchainError(
             f"The environment of {python} is mixed: {what} are both in it.",
             why="Each brings a package tvm, so the one that was installed last has overwritten files of the "
             "other.",
-            remedy=f"Keep the two apart. {_REMEDY}",
+            remedy=f"Keep the two apart. {REMEDY}",
         )
     if not told.helps and not told.step:
         return ToolchainError(
             f"{python} has {seen.module} but no tvm.",
             why="The wheels of mlc_llm come in pairs with mlc-ai wheels of the same name, which bring tvm.",
-            remedy=_REMEDY,
+            remedy=REMEDY,
         )
     if told.tvm is not None:
         return None
@@ -233,7 +236,7 @@ def _broken(seen: Inspection, told: _Told, overran: float | None, last: str) -> 
         return ToolchainError(
             f"{doing} of {python} did not end within {overran:.0f} seconds.",
             why=last.strip(),
-            remedy=f"Try it in a terminal. {_REMEDY}",
+            remedy=f"Try it in a terminal. {REMEDY}",
         )
     if told.failed is not None:
         message = (str(told.failed["message"]).strip().splitlines() or [""])[0]
@@ -241,10 +244,10 @@ def _broken(seen: Inspection, told: _Told, overran: float | None, last: str) -> 
         return ToolchainError(
             f"{doing} of {python} fails: {kind}: {message}",
             why=pair if kind not in ("ModuleNotFoundError",) else f"Found: {packages or 'no distribution'}.",
-            remedy=_REMEDY,
+            remedy=REMEDY,
         )
     signal = f"signal {told.code - 128}" if told.code > 128 else f"exit code {told.code}"
-    return ToolchainError(f"{doing} of {python} ended with {signal}.", why=f"{pair}{last}", remedy=_REMEDY)
+    return ToolchainError(f"{doing} of {python} ended with {signal}.", why=f"{pair}{last}", remedy=REMEDY)
 
 
 _known: dict[Candidate, tuple[float, Inspection]] = {}
