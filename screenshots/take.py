@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -34,14 +34,20 @@ from engine import machine, preset, runner
 from engine.backends.base import shell_line
 from engine.events import Event, Output, RunEnded, RunStarted, StageEnded, StageStarted
 from engine.plan import BUILTIN_DEMO, ExportPlan
+from engine.toolchain.check import Found, Started
+from engine.toolchain.finding import NOTHING, Status, running
+from engine.toolchain.probe import Probe
+from engine.toolchain.registry import BY_ID
 from tui import run_log, symbols
 from tui.app import WizardApp
-from tui.screens import review, run
+from tui.screens import review, run, toolchain
+from tui.screens.toolchain import ToolchainScreen
+from tui.widgets.check_list import ProbeList
 from tui.widgets.log_view import LogView
 from tui.widgets.stage_list import StageList
 
 HERE = Path(__file__).parent
-NAMES = ("start", "model", "quantize", "context", "target", "review", "run", "failure", "result")
+NAMES = ("start", "toolchain", "model", "quantize", "context", "target", "review", "run", "failure", "result")
 SIZE = (100, 30)
 """Cells: a code host shows 830 pixels or so, where more would be too small to read."""
 
@@ -60,10 +66,34 @@ _OWN = ExportPlan(
     description="SmolLM2 for every browser",
     output=Path("dist/smollm2"),
 )
+_NOW = datetime.datetime(2026, 11, 23, 9, 41)
+_SITE = "/home/ada/mlc-wizard/.venv/lib/python3.12/site-packages"
+_FOUND: dict[str, tuple[Status, str]] = {
+    "python": ("ok", "CPython 3.12.4, x86_64, /home/ada/mlc-wizard/.venv/bin/python"),
+    "tvm": ("ok", f"{BY_ID['tvm'].wanted}, {_SITE}/tvm"),
+    "tvm-ffi": ("ok", f"{BY_ID['tvm-ffi'].wanted}, {_SITE}/tvm_ffi"),
+    "tvm-codegen": ("ok", "cuda, llvm, metal, opencl, webgpu; this build lacks vulkan"),
+    "zig": ("ok", f"{BY_ID['zig'].wanted}, {_SITE}/ziglang"),
+    "wasm-runtime": ("warn", "not compiled yet, in /home/ada/.cache/mlc-wizard/wasm-runtime"),
+    "memory": ("ok", "14.9 GiB, 7.5 GiB of it free"),
+    "disk": ("ok", "78.2 GiB here, 78.2 GiB Hub cache, 78.2 GiB own cache"),
+    "hub": ("ok", "https://huggingface.co answers"),
+    "browser": ("ok", "/usr/bin/chromium"),
+}
+"""What the picture of the toolchain finds; of the rest, nothing is there."""
 _SHOWN_HOME = "/home/ada/models"
 _SHOWN_SOURCES = "/home/ada/mlc-wizard"
 _DIGEST = b"Source digest"
 _PAGE = "<style>body { margin: 0; width: 1240px } svg { display: block }</style>"
+
+
+def found(probes: Sequence[Probe], _cancel: threading.Event) -> Iterator[Started | Found]:
+    """The check of a machine that is the same everywhere."""
+    for probe in probes:
+        status, text = _FOUND.get(probe.id, ("missing", "not found"))
+        build = running("Compile it now.", ("python", "-P", "-m", "engine.embedded.wasm", "build"))
+        yield Started(probe.id)
+        yield Found(probe.finding(status, text, remedy=build if status == "warn" else NOTHING))
 
 
 class Stage:
@@ -99,8 +129,10 @@ class Stage:
                 (runner, "run", self.run),
                 (run_log, "shell_line", self.shell_line),
                 (review, "shell_line", self.shell_line),
+                (toolchain, "check", found),
+                (toolchain.ToolchainScreen, "clock", staticmethod(lambda: _NOW)),
                 (run.RunScreen, "clock", staticmethod(lambda: self.now)),
-                (run.RunScreen, "wall_clock", staticmethod(lambda: datetime.datetime(2026, 11, 23, 9, 41))),
+                (run.RunScreen, "wall_clock", staticmethod(lambda: _NOW)),
             ):
                 patches.enter_context(patch.object(thing, name, value))
             try:
@@ -190,6 +222,12 @@ async def take(folder: Path) -> dict[str, str]:
         app.animation_level = "none"
         async with app.run_test(size=SIZE) as pilot:
             await reach("start")
+            await pilot.press("t")
+            await until(pilot, lambda: isinstance(app.screen, ToolchainScreen) and not app.screen.state.asked)
+            rows = app.screen.query_one(ProbeList)
+            rows.highlighted = rows.get_option_index("wasm-runtime")
+            await reach("start", name="toolchain")
+            await pilot.press("escape")
             await pilot.press("n")
             await reach("model", *BUILTIN_DEMO, ready=lambda: app.draft.facts is not None)
             await reach("quantize", "enter")

@@ -26,6 +26,7 @@ from tui.screens.result import ResultScreen
 from tui.screens.review import ReviewScreen
 from tui.screens.run import RunScreen
 from tui.screens.step import StepScreen
+from tui.screens.toolchain import ToolchainScreen
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,8 +68,8 @@ def plan_of(command: list[str]) -> ExportPlan:
 @pytest.mark.parametrize("command", OURS, ids=" ".join)
 def test_a_command_of_the_readme_is_one_that_the_program_has(command: list[str]) -> None:
     arguments = cli.parser().parse_args(command)
-    asked = (arguments.list_presets, arguments.check, arguments.preset, arguments.command)
-    assert not command or any(asked)
+    asked = (arguments.list_presets, arguments.check, arguments.toolchain, arguments.preset)
+    assert not command or arguments.command or any(asked)
     if arguments.preset:
         # Sources that are no more than examples stay examples; everything else must be right.
         plan_of([word.replace("path/to/model", "/path/to/model") for word in command])
@@ -203,7 +204,7 @@ def test_the_map_of_the_architecture_page_is_of_this_house() -> None:
 
 
 def test_the_keys_are_those_of_the_screens() -> None:
-    classes = (WizardApp, StepScreen, AdvisedStep, ReviewScreen, RunScreen, ResultScreen)
+    classes = (WizardApp, StepScreen, AdvisedStep, ReviewScreen, RunScreen, ResultScreen, ToolchainScreen)
     bound = {
         key.strip().replace("question_mark", "?")
         for screen in classes

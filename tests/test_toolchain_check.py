@@ -143,7 +143,7 @@ def test_all_well() -> None:
     for target in ("webgpu", "cpu"):
         assert verdicts[target].state == "works"
         assert verdicts[target].backends[0] == "embedded"
-        assert verdicts[target].sentence({}).startswith("works with the embedded backend")
+        assert verdicts[target].sentence({}) == "works with the embedded, the mlc_llm and the docker backend"
 
 
 def test_a_missing_part_counts_against_those_that_need_it_alone() -> None:
@@ -174,9 +174,11 @@ def test_a_finding_may_narrow_whom_it_blocks() -> None:
 
 def test_unknown_until_what_is_needed_was_looked_at() -> None:
     tvm = BY_ID["tvm"]
-    assert judged(pending=(tvm,))["cpu"].state == "unknown"
-    assert judged(pending=(BY_ID["node"],))["cpu"].state == "works"
-    assert judged(finding_of("zig", "broken"), pending=(tvm,))["cpu"].state == "missing"
+    alone = (finding_of("docker", "missing"), finding_of("mlc_llm", "missing"))
+    assert judged(*alone, pending=(tvm,))["cpu"].state == "unknown"
+    assert judged(*alone, pending=(BY_ID["node"],))["cpu"].state == "works"
+    assert judged(*alone, finding_of("zig", "broken"), pending=(tvm,))["cpu"].state == "missing"
+    assert judged(pending=(tvm,))["cpu"].backends == ("mlc_llm", "docker")
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -225,6 +227,8 @@ def test_a_remedy_for_another_environment() -> None:
 
 def wizard(*arguments: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
     ours = {"PATH": bare_path(folder / "tools"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
+    ours |= {"MLC_WIZARD_MLC_LLM": str(folder / "mlc_llm")}
+    ours |= dict.fromkeys(("VIRTUAL_ENV", "CONDA_PREFIX", "MLC_LLM_SOURCE_DIR", "TVM_NDK_CC"), "")
     return subprocess.run(
         [sys.executable, "-P", "-m", "tui", *arguments],
         capture_output=True,
@@ -301,6 +305,8 @@ def test_what_cannot_be_made_is_exit_code_3(tmp_path: Path) -> None:
     [
         (["--check", "--target", "webgpuu"], "Targets are webgpu, cpu"),
         (["--target", "cpu"], "--target needs --check."),
+        (["--toolchain", "--json"], "mlc-wizard --check --json"),
+        (["--toolchain"], "mlc-wizard --check"),
     ],
 )
 def test_usage(tmp_path: Path, arguments: list[str], told: str) -> None:

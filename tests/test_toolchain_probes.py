@@ -277,6 +277,8 @@ class TestDocker:
         self.install(tmp_path, monkeypatch, info={"Architecture": "aarch64"})
         finding = look("docker-image")
         assert finding.status == "broken"
+        assert finding.blocks("docker", "cpu")
+        assert not finding.blocks("docker", "webgpu")
         assert "--platform linux/arm64" in finding.remedy.commands[0]
 
     @POSIX

@@ -199,7 +199,7 @@ async def test_the_palette_offers_the_steps_that_can_be_reached(wizard_home: Pat
     async with app.run_test() as pilot:
         await settled(pilot)
         titles = [command.title for command in app.get_system_commands(app.screen)]
-        assert titles == ["Go to Model", "New export", "Start", "Help", "Theme", "Quit"]
+        assert titles == ["Go to Model", "New export", "Start", "Toolchain", "Help", "Theme", "Quit"]
         await pilot.press("ctrl+p")
         await settled(pilot)
         await pilot.press(*"model")
@@ -301,7 +301,7 @@ async def test_the_key_line_has_whole_keys_and_always_help(wizard_home: Path, wi
         shown = [str(key.render()) for key in keys]
         assert "? Help" in shown
         assert shown == [text for text in everything if text in shown]
-        assert (shown == everything) == (width >= 60)
+        assert (shown == everything) == (width >= 80)
         await pilot.resize_terminal(110, 24)
         await until(
             pilot, lambda: [str(k.render()) for k in app.screen.query(FooterKey)] == everything, "every key"

@@ -20,9 +20,9 @@ at_every_size = pytest.mark.parametrize("size", SIZES, ids=[f"{w}x{h}" for w, h 
 Prepare = Callable[[Pilot[Any]], Awaitable[None]]
 
 
-def wizard_at(step: str, draft: Draft | None = None) -> WizardApp:
-    """The application, opened at `step` with `draft`; nothing on it moves."""
-    app = WizardApp(draft, first=step)
+def wizard_at(step: str, draft: Draft | None = None, *, toolchain: bool = False) -> WizardApp:
+    """The application, opened at `step` with `draft`, `toolchain` in front of it; nothing on it moves."""
+    app = WizardApp(draft, first=step, toolchain=toolchain)
     app.animation_level = "none"
     return app
 

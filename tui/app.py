@@ -20,6 +20,7 @@ from tui.theme import WIZARD
 
 if TYPE_CHECKING:
     from engine.model.facts import ModelFacts
+    from tui.check_state import CheckState
 
 _SCREENS = {
     "start": "tui.screens.start:StartScreen",
@@ -46,18 +47,23 @@ class WizardApp(App[int], inherit_bindings=False):
     VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-short"), (30, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark,f1", "help", "Help", key_display="?", priority=False),
+        Binding(
+            "t,f2", "toolchain", "Toolchain", show=False, tooltip="What this machine has for each target"
+        ),
         Binding("ctrl+p", "command_palette", "Commands", show=False),
         Binding("ctrl+q", "quit", "Quit", priority=True),
         Binding("ctrl+c", "quit", "Quit", show=False),
     ]
 
-    def __init__(self, draft: Draft | None = None, first: str = "start") -> None:
+    def __init__(self, draft: Draft | None = None, first: str = "start", *, toolchain: bool = False) -> None:
         super().__init__()
         self.register_theme(WIZARD)
         # Before the stylesheet is read, which is then read only once.
         self.set_reactive(App.theme, WIZARD.name)
         self.stylesheet.set_variables(self.get_css_variables())
         self._first = first
+        self._toolchain = toolchain
+        self._check: CheckState | None = None
         self.draft = draft or Draft()
         self._drop = threading.Event()
         self._ascii = symbols.AsciiFilter(enabled=symbols.needs_ascii())
@@ -72,6 +78,8 @@ class WizardApp(App[int], inherit_bindings=False):
         self.push_screen(self._make(self._first))
         if self.draft.is_source_given:
             self.read_facts()
+        if self._toolchain:
+            self.action_toolchain()
 
     def begin(self, draft: Draft, step: str = "model") -> None:
         """Start anew with `draft`, at `step`."""
@@ -186,6 +194,16 @@ class WizardApp(App[int], inherit_bindings=False):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
 
+    def action_toolchain(self) -> None:
+        """Open the toolchain over what is on the screen; what it finds is kept for the next time."""
+        from tui.check_state import CheckState
+        from tui.screens.remedy import RemedyScreen
+        from tui.screens.toolchain import ToolchainScreen
+
+        if not isinstance(self.screen, (ToolchainScreen, RemedyScreen)):
+            self._check = self._check or CheckState()
+            self.push_screen(ToolchainScreen(self._check))
+
     async def action_quit(self) -> None:
         """Leave, once the step on the screen agrees."""
         self._leave(lambda: self.exit(0))
@@ -202,6 +220,7 @@ class WizardApp(App[int], inherit_bindings=False):
                     )
             yield SystemCommand("New export", "Begin again with nothing chosen", self.action_new)
             yield SystemCommand("Start", "Presets and unfinished runs", self.action_start)
+        yield SystemCommand("Toolchain", "What this machine has for each target", self.action_toolchain)
         yield SystemCommand("Help", "What this screen is about, and its keys", self.action_help)
         yield SystemCommand("Theme", "Other colours", self.action_change_theme)
         yield SystemCommand("Quit", "Leave mlc-wizard", self.action_quit)
@@ -215,11 +234,16 @@ class WizardApp(App[int], inherit_bindings=False):
         self._leave(lambda: self.go("start"))
 
     def _leave(self, go: Callable[[], None]) -> None:
+        from tui.screens.remedy import RemedyScreen
         from tui.screens.step import StepScreen
+        from tui.screens.toolchain import ToolchainScreen
 
-        while self.screen.is_modal:  # a question or help in front of the step that is left
+        # A question, help or the toolchain in front of the step that is left.
+        while (screen := self.screen).is_modal or isinstance(screen, (ToolchainScreen, RemedyScreen)):
+            if isinstance(screen, RemedyScreen) and screen.running:
+                screen.leaving(partial(self._leave, go))
+                return
             self.pop_screen()
-        screen = self.screen
         if isinstance(screen, StepScreen):
             screen.leaving(go)
         else:

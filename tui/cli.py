@@ -33,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--list-presets", action="store_true", help="print every preset's name and purpose")
     top.add_argument("--check", action="store_true", help="check what this machine has for each target")
     top.add_argument("--target", metavar="TARGET", help="with --check: what one target needs")
+    top.add_argument(
+        "--toolchain", action="store_true", help="the same on a screen, which also runs remedies"
+    )
     top.add_argument("--preset", metavar="NAME", help="run a preset: a file, or a name of --list-presets")
     top.add_argument(
         "--set",
@@ -120,6 +123,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _without_preset(arguments: argparse.Namespace) -> int:
+    if arguments.toolchain and arguments.json:
+        raise UsageError("--toolchain opens a screen.", remedy="Run: mlc-wizard --check --json")
     given = [
         f"--{name.replace('_', '-')}"
         for name in ("set", "output", "dry_run", "json", "fresh", "no_compile", "yes")
@@ -134,12 +139,13 @@ def _without_preset(arguments: argparse.Namespace) -> int:
 
         for fixed in ("COLUMNS", "LINES"):  # exported, they would stand for the size whatever the window does
             os.environ.pop(fixed, None)
-        app = WizardApp()
+        app = WizardApp(toolchain=arguments.toolchain)
         app.run()
         return app.return_code or 0
-    sys.stderr.write(
-        "mlc-wizard: no terminal here; run a preset: mlc-wizard --preset NAME (see --list-presets)\n"
-    )
+    instead = "run a preset: mlc-wizard --preset NAME (see --list-presets)"
+    if arguments.toolchain:
+        instead = "the same without a screen: mlc-wizard --check"
+    sys.stderr.write(f"mlc-wizard: no terminal here; {instead}\n")
     return 2
 
 

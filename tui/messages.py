@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from engine.model.facts import ModelFacts
     from engine.model.nearby import Nearby
     from engine.run.resume import Unfinished
+    from engine.toolchain.check import Found, Started
+    from engine.toolchain.remedies import Begun, Ended, Said
 
 
 @dataclass
@@ -86,3 +88,24 @@ class FolderRefused(Message):
     """Why the desktop does not show a folder."""
 
     error: "WizardError"
+
+
+@dataclass
+class CheckSaid(Message):
+    """A probe of the toolchain check has begun or ended."""
+
+    event: "Started | Found"
+
+
+@dataclass
+class CheckEnded(Message):
+    """The probes `ids` are at work no more."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass
+class RemedySaid(Message):
+    """A remedy goes on."""
+
+    event: "Begun | Said | Ended"

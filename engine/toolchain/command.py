@@ -118,3 +118,4 @@ def _conclude(console: Console, asked: Sequence[str], *, can: bool) -> None:
         console.line(f"Libraries for {names} can be made here.", "green")
     else:
         console.line(f"Libraries for {names} cannot be made here as it is.", "red")
+        console.line("mlc-wizard --toolchain shows the same on a screen, and can run some remedies.")

@@ -1,6 +1,5 @@
 """Python packages: what is installed, which version is wanted, and how one is installed."""
 
-import importlib.metadata
 import importlib.util
 import re
 import shutil
@@ -16,6 +15,8 @@ _CHECKOUT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 def installed(distribution: str) -> str:
     """The version of `distribution` in this environment; "" where it is not there."""
+    import importlib.metadata  # takes longer than most probes
+
     try:
         return importlib.metadata.version(distribution) or ""
     except importlib.metadata.PackageNotFoundError:
@@ -37,6 +38,8 @@ def _requirements() -> list[str]:
         project = tomllib.loads(_CHECKOUT.read_text(encoding="utf-8")).get("project", {})
         if project.get("name") == OURS:
             return list(project.get("dependencies", ()))
+    import importlib.metadata
+
     try:
         return importlib.metadata.requires(OURS) or []
     except importlib.metadata.PackageNotFoundError:
@@ -49,6 +52,8 @@ def _plain(name: str) -> str:
 
 def owners(module: str) -> tuple[str, ...]:
     """The distributions that have installed files into the top-level package `module`."""
+    import importlib.metadata
+
     return tuple(sorted(set(importlib.metadata.packages_distributions().get(module, ()))))
 
 

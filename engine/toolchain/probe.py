@@ -18,7 +18,8 @@ _limit: ContextVar[float] = ContextVar("limit", default=SECONDS)
 class Probe:
     """One row of the check. `look` runs in a child of its own, so that it may import or crash as it likes.
 
-    `why` says what the part is for, `needed_for` who cannot do without it. `seconds` is the limit.
+    `why` says what the part is for, `needed_for` who cannot do without it; `of_use` names the targets that it
+    is good to know for, all where it is empty. `seconds` is the limit.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Probe:
     look: Callable[["Probe"], Finding]
     wanted: str = ""
     needed_for: Needs = field(default_factory=dict)
+    of_use: tuple[str, ...] = ()
     seconds: float = SECONDS
 
     def finding(self, status: Status, found: str, *, remedy: Remedy = NOTHING, **changed: Any) -> Finding:

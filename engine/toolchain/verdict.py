@@ -6,10 +6,14 @@ from typing import Any, Literal
 
 from engine.backends import embedded
 from engine.catalog import TARGETS
-from engine.toolchain.finding import Finding
+from engine.toolchain.finding import EVERY, Finding
 from engine.toolchain.probe import Probe
 
-BACKENDS: Mapping[str, tuple[str, ...]] = {"embedded": embedded.TARGETS}
+BACKENDS: Mapping[str, tuple[str, ...]] = {
+    "embedded": embedded.TARGETS,
+    "mlc_llm": tuple(TARGETS),
+    "docker": embedded.TARGETS,
+}
 """The targets that each backend compiles for, where it has all that it needs; the preferred one first."""
 
 State = Literal["works", "missing", "unknown"]
@@ -33,7 +37,7 @@ class Verdict:
         if self.state == "unknown":
             return "not known yet"
         if self.backends:
-            return f"works with {_listed([f'the {name} backend' for name in self.backends])}"
+            return f"works with {_listed([f'the {name}' for name in self.backends])} backend"
         if not self.lacking:
             return "no backend of this version compiles for it; weights and configuration can be made"
         return "; ".join(
@@ -53,11 +57,11 @@ def covering(target: str) -> list[str]:
     return [backend for backend, targets in BACKENDS.items() if target in targets]
 
 
-def concerns(finding: Finding | Probe, target: str) -> bool:
-    """Whether `finding` bears on `target`: a backend that compiles for it needs it, or it is good to know."""
-    if not finding.needed_for:
-        return True
-    return any({target, "*"} & set(finding.needed_for.get(backend, ())) for backend in covering(target))
+def concerns(probe: Probe, target: str) -> bool:
+    """Whether `probe` bears on `target`: a backend that compiles for it needs it, or it is good to know."""
+    if not probe.needed_for:
+        return not probe.of_use or target in probe.of_use
+    return any({target, EVERY} & set(probe.needed_for.get(backend, ())) for backend in covering(target))
 
 
 def possible(findings: Sequence[Finding], targets: Sequence[str], *, backend: str | None = None) -> bool:
@@ -85,7 +89,7 @@ def _of(target: str, findings: Sequence[Finding], pending: Sequence[Probe]) -> V
         blocking = tuple(finding.id for finding in findings if finding.blocks(backend, target))
         if blocking:
             lacking[backend] = blocking
-        elif any({target, "*"} & set(probe.needed_for.get(backend, ())) for probe in pending):
+        elif any({target, EVERY} & set(probe.needed_for.get(backend, ())) for probe in pending):
             open_ = True
         else:
             can.append(backend)

@@ -59,6 +59,7 @@ are not done again.
         Binding("n", "new", "New", tooltip="A new export"),
         Binding("r", "run", "Run now", tooltip="Run what is highlighted, as it is"),
         Binding("slash", "filter", "Filter", key_display="/", tooltip="Show names that contain some text"),
+        Binding("t", "app.toolchain", "Toolchain", tooltip="What this machine has for each target"),
         Binding("delete", "remove", "Remove", show=False, tooltip="Remove a preset of yours"),
         Binding("escape", "unfilter", "All", show=False),
     ]

@@ -67,6 +67,7 @@ PROBES = (
         title="Browser",
         wanted="one with WebGPU: Chrome, Edge or Chromium 113, Safari 26, Firefox 141, or later",
         why="A library for webgpu is tried in it; making one needs none.",
+        of_use=("webgpu",),
         look=_browser,
     ),
     Probe(
@@ -75,6 +76,7 @@ PROBES = (
         title="Node",
         wanted="18 or later",
         why="Builds pages that use WebLLM from npm; making libraries needs none.",
+        of_use=("webgpu",),
         look=_node,
     ),
 )

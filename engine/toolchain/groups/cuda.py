@@ -66,6 +66,7 @@ PROBES = (
         title="NVIDIA driver",
         wanted="a device, for running libraries for cuda here",
         why="Libraries for cuda run on it; its device says for which architecture to compile.",
+        of_use=("cuda",),
         look=_driver,
         seconds=20.0,
     ),

@@ -56,8 +56,9 @@ def _image(probe: Probe) -> Finding:
         return probe.finding(
             "broken",
             f"{told}, on a machine of {here}",
-            why="It runs under an emulator of another processor, where TVM crashes: on Apple silicon an "
-            "image for amd64 is of no use.",
+            why="It runs under an emulator of another processor: slowly, where TVM does not crash there. Its "
+            "libraries for cpu are not for this machine.",
+            needed_for={"docker": ("cpu",)},
             remedy=Remedy(
                 told="In a checkout of mlc-wizard, build it for this machine:",
                 commands=(
