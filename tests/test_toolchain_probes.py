@@ -15,11 +15,12 @@ import pytest
 from toolchain_stand_ins import bare_path, stand_in
 
 from engine.backends.docker import inspection
-from engine.backends.official.own_environment import flavours
+from engine.backends.official.own_environment import FLAVOURS, flavours
 from engine.embedded.wasm import build, cache, toolchain
 from engine.shell import shell_line
 from engine.toolchain import packages
 from engine.toolchain.finding import Finding, from_json, to_json
+from engine.toolchain.groups import mlc_llm as mlc_llm_group
 from engine.toolchain.groups import python as python_group
 from engine.toolchain.groups.emscripten import VERSION as EMSCRIPTEN
 from engine.toolchain.groups.python import Interpreter
@@ -304,6 +305,29 @@ class TestMlcLlm:
         assert finding.remedy.safe == bool(flavours())
         elsewhere = finding.remedy.elsewhere(str(tmp_path / "other"))
         assert not any(str(own) in word for argv in elsewhere.runs for word in argv)
+
+    @pytest.mark.parametrize(
+        ("driver", "rocm", "wanted"),
+        [
+            ("", "", "cpu"),
+            ("| NVIDIA-SMI 570.86   Driver Version: 570.86   CUDA Version: 12.8  |", "", "cu128"),
+            ("| NVIDIA-SMI 580.65   Driver Version: 580.65   CUDA Version: 13.1  |", "", "cu130"),
+            ("| NVIDIA-SMI 470.10   Driver Version: 470.10   CUDA Version: 11.4  |", "", "cpu"),
+            ("no version at all", "6.1.3-122", "rocm61"),
+            ("", "7.0.1", "rocm62"),
+        ],
+    )
+    def test_the_build_for_this_machine(
+        self, tools: Path, monkeypatch: pytest.MonkeyPatch, driver: str, rocm: str, wanted: str
+    ) -> None:
+        if driver:
+            stand_in(tools, "nvidia-smi", driver)
+        monkeypatch.setenv("ROCM_PATH", str(tools))
+        (tools / ".info").mkdir()
+        if rocm:
+            (tools / ".info" / "version").write_text(rocm)
+        assert mlc_llm_group.flavour(FLAVOURS) == wanted
+        assert mlc_llm_group.flavour(("cpu",)) == "cpu"
 
     @POSIX
     def test_a_launcher_whose_interpreter_crashes(self, tools: Path) -> None:

@@ -1,6 +1,7 @@
 """The screen Toolchain, fed with findings, and remedies that are really run."""
 
 import datetime
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from real_terminal import Terminal
 from textual.pilot import Pilot
 from textual.widgets import Button, Input
 from tui_support import at_every_size, screen_text, settled, snap, told, until, wizard_at, words
@@ -301,6 +303,19 @@ async def test_leaving_ends_the_check(wizard_home: Path) -> None:
         await settled(pilot)
     left = psutil.wait_procs(set(psutil.Process().children(recursive=True)) - before, timeout=60)[1]
     assert not left
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo terminals")
+def test_in_a_real_terminal(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, HF_HUB_OFFLINE="1", MLC_WIZARD_MLC_LLM=str(tmp_path))
+    terminal.wait_for("gemma270m")
+    terminal.send("t")
+    terminal.wait_for("✓ ok       Python")
+    workers = psutil.Process(terminal.pid).children(recursive=True)
+    terminal.resize(40, 10)
+    terminal.wait_for("Toolchain")
+    assert terminal.leave("\x03") == 0
+    assert not psutil.wait_procs(workers, timeout=60)[1]
 
 
 # --- remedies ------------------------------------------------------------------------------------

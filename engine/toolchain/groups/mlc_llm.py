@@ -1,8 +1,13 @@
 """The official compiler, in whichever interpreter has it."""
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
 from engine.errors import ToolchainError
 from engine.toolchain.finding import EVERY, Finding, Remedy, running
 from engine.toolchain.probe import Probe, patience
+from engine.toolchain.programs import ask, version_of
 
 
 def _look(probe: Probe) -> Finding:
@@ -47,9 +52,40 @@ def own_environment() -> Remedy:
         "into this one. An environment elsewhere has to be named: --set engine.interpreter=PATH"
     )
     try:
-        return running(told, *own.commands(), environment=str(folder))
+        return running(told, *own.commands(flavour(own.flavours())), environment=str(folder))
     except ToolchainError as error:
         return Remedy(told=f"{error.what} {error.remedy}")
+
+
+def flavour(offered: Sequence[str]) -> str:
+    """Which of the `offered` builds of mlc_llm suits this machine: the newest CUDA or ROCm it runs, or cpu.
+
+    NVIDIA's driver says up to which CUDA it goes; ROCm is what is installed.
+    """
+    asked = ask(["nvidia-smi"]) if any(name.startswith("cu") for name in offered) else None
+    limits = {"cu": asked.version(r"CUDA Version:\s*(\d+\.\d+)") if asked else "", "rocm": _rocm()}
+    for kind, limit in limits.items():
+        fitting = [
+            name for name in offered if _version(name, kind) and _version(name, kind) <= version_of(limit)
+        ]
+        if limit and fitting:
+            return max(fitting, key=lambda name: _version(name, kind))
+    return "cpu"
+
+
+def _rocm() -> str:
+    try:
+        return Path(os.environ.get("ROCM_PATH") or "/opt/rocm", ".info", "version").read_text(
+            encoding="utf-8"
+        )
+    except (OSError, ValueError):
+        return ""
+
+
+def _version(name: str, kind: str) -> tuple[int, ...]:
+    """cu128 is CUDA 12.8, rocm62 is ROCm 6.2; nothing for builds of another kind."""
+    digits = name.removeprefix(kind)
+    return (int(digits[:-1]), int(digits[-1])) if name.startswith(kind) and digits.isdigit() else ()
 
 
 PROBES = (
