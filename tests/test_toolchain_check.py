@@ -14,7 +14,7 @@ from toolchain_stand_ins import bare_path, fake_package, stand_in
 
 from engine import process
 from engine.catalog import TARGETS
-from engine.toolchain import report, verdict
+from engine.toolchain import packages, report, verdict
 from engine.toolchain.check import Found, Started, check
 from engine.toolchain.finding import NOTHING, Finding, Remedy, running
 from engine.toolchain.probe import Probe
@@ -101,6 +101,50 @@ def test_an_import_that_ends_otherwise_is_a_finding(tmp_path: Path, code: str, t
     assert finding.status == "broken"
     assert told in finding.found
     assert finding.found.isprintable()
+
+
+def distribution(folder: Path, name: str, version: str, *packages: str) -> dict[str, str]:
+    """The environment in which `name` is installed in `folder`, in front of all else."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "top_level.txt").write_text("".join(f"{package}\n" for package in packages))
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[1])])}
+
+
+def test_a_tvm_in_front_of_the_installed_one(tmp_path: Path) -> None:
+    """As in a shell that was set up for building TVM."""
+    finding = found("tvm", **fake_package(tmp_path, "tvm", "__version__ = '0.99.dev0'"))
+    assert finding.status == "broken"
+    assert f"TVM 0.99.dev0 that is not the package apache-tvm, in {tmp_path / 'tvm'}" in finding.found
+    assert "PYTHONPATH" in finding.remedy.told
+
+
+def test_an_environment_with_two_tvms(tmp_path: Path) -> None:
+    finding = found("tvm", **distribution(tmp_path, "mlc-ai-nightly-cpu", "0.20.dev1", "tvm"))
+    assert finding.status == "broken"
+    assert "and mlc-ai-nightly-cpu in one environment" in finding.found
+    assert not finding.remedy.safe, "it removes what somebody installed"
+    assert any("uninstall mlc-ai-nightly-cpu" in line for line in finding.remedy.commands)
+
+
+def test_other_versions(tmp_path: Path) -> None:
+    env = distribution(tmp_path, "ziglang", "0.1", "ziglang")
+    zig = found("zig", **env)
+    assert (zig.status, zig.wanted) == ("broken", packages.pinned("ziglang"))
+    assert f"ziglang=={zig.wanted}" in zig.remedy.runs[0]
+    ffi = found("tvm-ffi", **distribution(tmp_path, "apache-tvm-ffi", "0.1", "tvm_ffi"))
+    assert (ffi.status, ffi.found.partition(",")[0]) == ("broken", "0.1")
+
+
+def test_a_zig_that_is_gone_or_of_no_use(tmp_path: Path) -> None:
+    env = fake_package(tmp_path, "ziglang", "")
+    gone = found("zig", **env)
+    assert (gone.status, "there is no zig in" in gone.found) == ("broken", True)
+    program = stand_in(tmp_path / "ziglang", "zig", "Illegal instruction", code=132)
+    if program.suffix != ".cmd":  # on Windows the package holds zig.exe
+        useless = found("zig", **env)
+        assert (useless.status, "exit code 132" in useless.found) == ("broken", True)
 
 
 def test_closing_the_check_ends_its_children(tmp_path: Path) -> None:

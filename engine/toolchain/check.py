@@ -23,8 +23,8 @@ from engine.toolchain.finding import Finding, Remedy, from_json
 from engine.toolchain.probe import Probe
 from engine.toolchain.programs import clip, signal_name
 
-AT_ONCE = min(max(os.cpu_count() or 1, 2), 8)
-"""Probes at a time: more than there are cores would make each look slower than it is."""
+AT_ONCE = min((os.cpu_count() or 1) + 2, 12)
+"""Probes at a time: some wait for what does not answer, and many at work would make each look slow."""
 
 
 @dataclass(frozen=True)

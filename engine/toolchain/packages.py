@@ -50,6 +50,13 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def place(distribution: str, module: str) -> Path:
+    """Where the installed `distribution` has its top-level package `module`."""
+    import importlib.metadata
+
+    return Path(str(importlib.metadata.distribution(distribution).locate_file(module)))
+
+
 def owners(module: str) -> tuple[str, ...]:
     """The distributions that have installed files into the top-level package `module`."""
     import importlib.metadata

@@ -48,10 +48,10 @@ def _tvm(probe: Probe) -> Finding:
 
     version, place = str(tvm.__version__), Path(tvm.__file__).parent
     told = f"{here or version}, {place}"
-    if not here:
+    if not here or place.resolve() != packages.place("apache-tvm", "tvm").resolve():
         return probe.finding(
             "broken",
-            f"a TVM {version} that pip did not install, in {place}",
+            f"a TVM {version} that is not the package apache-tvm, in {place}",
             why="The runtime for browsers is compiled from the sources in the wheel of apache-tvm, and "
             "kernels use private parts of exactly that version.",
             remedy=Remedy(
