@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import platform
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from engine.backends.official.own_environment import FLAVOURS, flavours
 from engine.embedded.wasm import build, cache, toolchain
 from engine.shell import shell_line
 from engine.toolchain import packages
+from engine.toolchain.check import Found, check
 from engine.toolchain.finding import Finding, from_json, to_json
 from engine.toolchain.groups import mlc_llm as mlc_llm_group
 from engine.toolchain.groups import python as python_group
@@ -497,7 +499,6 @@ def hub() -> Iterator[http.server.ThreadingHTTPServer]:
 @pytest.fixture
 def asked(hub: http.server.ThreadingHTTPServer, tmp_path: Path) -> Callable[..., Finding]:
     """What a child finds of the Hub: its client reads its settings once, when it is imported."""
-    from engine.toolchain.check import Found, check
 
     def ask(name: str, status: int = 0, **changes: str) -> Finding:
         hub.status = status  # type: ignore[attr-defined]
@@ -527,6 +528,21 @@ def test_a_hub_that_does_not_answer_is_a_warning(asked: Callable[..., Finding]) 
     assert (ill.status, "error 503" in ill.found) == ("warn", True)
     forbidden = asked("hub", HF_HUB_OFFLINE="1")
     assert (forbidden.status, "HF_HUB_OFFLINE" in forbidden.found) == ("warn", True)
+
+
+def test_a_hub_that_keeps_silent_is_a_warning_at_the_limit() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes calls, and says nothing
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        env = {
+            "HF_ENDPOINT": address,
+            "HF_TOKEN": "hf_secret",
+            "HF_HUB_OFFLINE": "0",
+            "NO_PROXY": "127.0.0.1",
+        }
+        events = list(check([BY_ID["hub"]], threading.Event(), seconds=4, env=env))
+    assert isinstance(events[-1], Found)
+    assert events[-1].finding.status == "warn"
+    assert "secret" not in json.dumps(to_json(events[-1].finding))
 
 
 def test_a_token_is_told_by_its_place_alone(asked: Callable[..., Finding], tmp_path: Path) -> None:

@@ -145,9 +145,9 @@ def _broken(probe: Probe, found: str, cause: KnownFailure | None) -> Finding:
     """What is said in place of a probe that could not speak for itself."""
     if cause is not None:
         why = f"{cause.known.title} {cause.known.cause}"
-        return probe.finding("broken", found, why=why, remedy=Remedy(told=cause.known.remedy))
+        return probe.finding(probe.at_worst, found, why=why, remedy=Remedy(told=cause.known.remedy))
     remedy = Remedy(
         told="See all that it says: run it by itself, without a limit.",
         commands=(shell_line(command(probe)),),
     )
-    return probe.finding("broken", found, remedy=remedy)
+    return probe.finding(probe.at_worst, found, remedy=remedy)

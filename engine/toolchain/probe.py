@@ -18,8 +18,9 @@ _limit: ContextVar[float] = ContextVar("limit", default=SECONDS)
 class Probe:
     """One row of the check. `look` runs in a child of its own, so that it may import or crash as it likes.
 
-    `why` says what the part is for, `needed_for` who cannot do without it; `of_use` names the targets that it
-    is good to know for, all where it is empty. `seconds` is the limit.
+    `why` says what the part is for, `needed_for` who cannot do without it; `of_use` names the targets that
+    it is good to know for, all where it is empty. `seconds` is the limit; `at_worst` is the status of a
+    probe that does not come to its end.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Probe:
     needed_for: Needs = field(default_factory=dict)
     of_use: tuple[str, ...] = ()
     seconds: float = SECONDS
+    at_worst: Status = "broken"
 
     def finding(self, status: Status, found: str, *, remedy: Remedy = NOTHING, **changed: Any) -> Finding:
         """A finding of this probe; `changed` are fields that depend on what was found."""

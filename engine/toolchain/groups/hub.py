@@ -113,6 +113,7 @@ PROBES = (
         why="Models are fetched from it, unless they are in a folder or were fetched before.",
         look=_reachable,
         seconds=15.0,
+        at_worst="warn",
     ),
     Probe(
         id="hub-token",
@@ -121,6 +122,7 @@ PROBES = (
         wanted="one with read access, for gated and private models",
         why="Gated models, as Gemma and Llama, are given to those alone who accepted their licence.",
         look=_token,
+        at_worst="warn",
     ),
     Probe(
         id="git-lfs",
