@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine import process
-from engine.backends.base import Backend, StageCommand, library_name, shell_line
+from engine.backends.base import Backend, StageCommand, compiler_of, library_name, shell_line
 from engine.errors import Cancelled, StageError, WizardError
 from engine.events import (
     Advised,
@@ -251,7 +251,7 @@ class _Run:
 
     @property
     def _is_official(self) -> bool:
-        return self.job.backend.name == "mlc_llm"
+        return compiler_of(self.job.backend) == "mlc_llm"
 
     def _see_log(self) -> str:
         return f"The whole log: {self.log.path}"
@@ -271,6 +271,7 @@ class _Run:
             facts=self.job.facts,
             revision=str(fetched.result.get("revision", "")) if fetched else "",
             backend=self.job.backend.name,
+            compiler=compiler_of(self.job.backend),
             elsewhere={n: v for command in self.job.commands() for n, v in command.versions.items()},
             stages=self.workspace.stages,
             files=self.workspace.files(),

@@ -47,7 +47,8 @@ def install(folder: Path, **behaviour: object) -> Path:
     info, image: what differs from INFO and IMAGE; image None: there is none. raw_info: all that info says.
     fails: COMMAND -> [exit code, what it says]. hangs: a command that never ends. dies: STAGE -> [exit code,
     what the client says]: its container is killed, as when a daemon dies. mounts_instead: a folder that is
-    seen in place of each. instead: STAGE -> Python code that runs in its container.
+    seen in place of each. instead: STAGE -> Python code that runs in its container. programs: files of the
+    image -> those of this machine. environment: variables of the image.
     """
     bin_ = folder / "bin"
     bin_.mkdir(parents=True, exist_ok=True)
@@ -147,6 +148,7 @@ def _run(argv: list[str], behaviour: dict[str, Any]) -> int:
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
+        **behaviour.get("environment", {}),
     }
     for name in asked.env:
         assert "=" not in name, name
@@ -154,7 +156,8 @@ def _run(argv: list[str], behaviour: dict[str, Any]) -> int:
             environment[name] = os.environ[name]
     if "MLC_WIZARD_CACHE" in os.environ:
         environment["MLC_WIZARD_CACHE"] = os.environ["MLC_WIZARD_CACHE"]
-    words = [_mapped(word, mounts) for word in asked.arguments]
+    programs = behaviour.get("programs", {})
+    words = [programs.get(word) or _mapped(word, mounts) for word in asked.arguments]
     stage = asked.name.rpartition("-")[2]
     if stage in behaviour.get("instead", {}):
         words = [*words[: words.index("python")], sys.executable, "-P", "-c", behaviour["instead"][stage]]

@@ -7,15 +7,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import docker_stand_in
 import pytest
 from runner_support import plan_for
 
-from engine.backends.base import Folders, StageCommand
+from engine.backends.base import Folders, StageCommand, compiler_of
 from engine.backends.docker import __main__ as client
-from engine.backends.docker import mounts
+from engine.backends.docker import mounts, official
 from engine.backends.docker.backend import DockerBackend
 from engine.backends.docker.inspection import Daemon, Image
 from engine.backends.embedded import EmbeddedBackend
+from engine.backends.official.cli import Cli, Subcommand
+from engine.backends.official.inspection import Inspection
 from engine.errors import ToolchainError, UsageError
 from engine.plan import ExportPlan
 from engine.run.fingerprint import fingerprint
@@ -271,17 +274,75 @@ def test_an_image_of_something_else_is_refused(tmp_path: Path, image: dict[str, 
     assert "docker build -t mlc-compiler" in caught.value.remedy
 
 
-def test_a_library_for_another_cpu_is_refused(tmp_path: Path) -> None:
-    """Before any work: it would not load."""
-    backend = backend_of(dataclasses.replace(IMAGE, architecture="riscv64"))
-    plan = plan_for(tmp_path, device="cpu", compile=True)
-    with pytest.raises(UsageError, match="riscv64"):
+@pytest.mark.parametrize("device", ["cpu", "vulkan", "cuda", "metal", "iphone"])
+def test_a_library_that_would_not_load_is_refused_before_any_work(tmp_path: Path, device: str) -> None:
+    image = dataclasses.replace(IMAGE, architecture="riscv64", mlc_llm="mlc-llm-nightly-cpu")
+    backend = DockerBackend(lambda: image, lambda: DAEMON, lambda _: unlimited())
+    plan = plan_for(tmp_path, device=device, compile=True)
+    with pytest.raises(UsageError, match="riscv64" if device not in {"metal", "iphone"} else "container"):
         backend.check(plan, None)
     backend.check(dataclasses.replace(plan, compile=False), None)
 
 
+def unlimited() -> Inspection:
+    """The image's mlc_llm, which knows every flag."""
+    flags = ("--quantization", "--model-type", "--device", "--source", "--source-format", "--conv-template")
+    flags += ("--context-window-size", "--prefill-chunk-size", "--opt", "--output")
+    stages = {
+        name: Subcommand(name=name, flags=frozenset(flags), choices={})
+        for name in ("convert_weight", "gen_config", "compile")
+    }
+    return Inspection(
+        candidate=official.candidate(),
+        module="mlc_llm",
+        tvm="0.24",
+        packages={"mlc-llm-nightly-cpu": "0.20.dev1"},
+        cli=Cli(module="mlc_llm", **stages),
+    )
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_what_the_embedded_compiler_lacks_the_images_mlc_llm_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    docker_stand_in.install(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    image = dataclasses.replace(IMAGE, mlc_llm="mlc-llm-nightly-cpu mlc-ai-nightly-cpu")
+    backend = DockerBackend(lambda: image, lambda: DAEMON, lambda _: unlimited())
+    plan = plan_for(tmp_path, device="vulkan", compile=True)
+    backend.check(plan, None)
+    assert backend.reason().endswith(", by its mlc_llm 0.20.dev1.")
+    assert compiler_of(backend) == "mlc_llm"
+    *_, compile_ = backend.commands(plan, folders_in(tmp_path))
+    words = compile_.argv[compile_.argv.index("python") :]
+    split = words.index("--")
+    assert words[:6] == ("python", "-P", "-m", "engine.backends.official.stage", "compile", "--into")
+    assert words[6] == "/mlc/output/.mlc-wizard/compile.partial"
+    assert words[split + 1 :] == (
+        *("/opt/mlc-llm/bin/python", "-m", "mlc_llm", "compile", "/mlc/output/mlc-chat-config.json"),
+        *("--quantization", "q4f16_1", "--device", "vulkan:generic", "--opt", "O2"),
+        *("--output", "/mlc/output/.mlc-wizard/compile.partial/model-vulkan.so"),
+    )
+    assert compile_.versions["mlc-llm-nightly-cpu"] == "0.20.dev1"
+    assert compile_.versions["mlc-compiler"] == "sha256:5a"
+    backend.check(dataclasses.replace(plan, device="webgpu"), None)
+    assert compiler_of(backend) == "embedded"
+
+
+def test_without_it_the_refusal_says_what_would_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker_stand_in.install(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(UsageError) as caught:
+        backend_of().check(plan_for(tmp_path, device="vulkan", compile=True), None)
+    assert "--build-arg MLC_LLM_WHEELS" in caught.value.remedy
+
+
 @pytest.mark.parametrize("changes", [{"quantization": "q9"}, {"device": "vulkan", "compile": True}])
-def test_what_the_compiler_inside_lacks_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_without_docker_nobody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     never: Callable[[], Image] = lambda: pytest.fail("asked Docker")  # noqa: E731
     with pytest.raises(UsageError):
         DockerBackend(never, lambda: DAEMON).check(plan_for(tmp_path, **changes), None)

@@ -1,13 +1,18 @@
 """engine.backends.docker.inspection: what `docker` says of itself, and how it is told where it fails."""
 
+import contextlib
 import json
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import docker_stand_in
 import pytest
 from docker_support import Install, docker
+from runner_support import plan_for
 
+from engine.backends import auto
 from engine.backends.docker import inspection
 from engine.backends.docker.inspection import Daemon, Image
 from engine.errors import ToolchainError, WizardError
@@ -152,3 +157,54 @@ def test_answers_are_kept_for_one_daemon(docker: Install, monkeypatch: pytest.Mo
     assert "has no image" in refused(inspection.image).what
     assert "has no image" in refused(inspection.image).what
     assert len(docker_stand_in.calls(folder)) == 4
+
+
+def test_a_screen_does_not_wait(docker: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = docker()
+    for ask in (inspection.daemon, inspection.image):
+        with pytest.raises(inspection.Unasked):
+            ask(wait=False)
+    assert not docker_stand_in.calls(folder)
+    found = inspection.image()
+    monkeypatch.setattr(inspection, "KEPT_SECONDS", 0.0)
+    assert inspection.image(wait=False) == found
+    assert len(docker_stand_in.calls(folder)) == 2
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(ToolchainError, match="not installed"):
+        inspection.image(wait=False)
+
+
+def test_choices_of_a_screen_count_docker_as_right_until_it_was_asked(
+    docker: Install, tmp_path: Path
+) -> None:
+    folder = docker(image=None)
+    plan = plan_for(tmp_path, backend="docker")
+    backend, reason = auto.choose(plan, None, wait=False)
+    assert backend.name == "docker"
+    assert "asked for before a run" in reason
+    assert not docker_stand_in.calls(folder)
+    with pytest.raises(ToolchainError, match="no image"):
+        auto.choose(plan, None)
+    with pytest.raises(ToolchainError, match="no image"):
+        auto.choose(plan, None, wait=False)
+
+
+def test_auto_on_a_screen_takes_docker_when_it_has_answered(
+    docker: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without the compiler: the first look refuses and asks, a later one knows."""
+    folder = docker()
+    monkeypatch.setitem(sys.modules, "tvm", None)
+    plan = plan_for(tmp_path, compile=True)
+    for _ in range(20):  # as many as a screen has choices
+        with contextlib.suppress(ToolchainError):
+            auto.choose(plan, None, wait=False)
+    limit = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(inspection.Unasked):
+            inspection.image(wait=False)
+            break
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    assert auto.choose(plan, None, wait=False)[0].name == "docker"
+    assert [call[0] for call in docker_stand_in.calls(folder)] == ["info", "image"]

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import docker_stand_in
+import official_support
 import psutil
 import pytest
 from docker_support import Install, docker
@@ -22,7 +23,8 @@ from runner_support import GEMMA, ended, failure, finish, is_ready, outcomes, pl
 
 from engine import runner
 from engine.backends import auto
-from engine.backends.docker import inspection
+from engine.backends.docker import inspection, official
+from engine.backends.official import probe
 from engine.errors import ToolchainError
 from engine.events import Event, Output, Progress, RunStarted
 from engine.plan import BUILTIN_DEMO, ExportPlan
@@ -105,6 +107,37 @@ def test_the_demo_with_its_library_completes_and_resumes(tmp_path: Path, docker:
     assert runs(folder) == [*stages, "convert_weight", "gen_config"]
     receipt = json.loads((plan.output / "export-receipt.json").read_text())
     assert receipt["backend"] == "docker"
+
+
+def test_an_export_by_the_mlc_llm_of_the_image(tmp_path: Path, docker: Install) -> None:
+    """For a target that the embedded compiler lacks; weights and configuration are looked at, too."""
+    python = official_support.mlc_llm(tmp_path / "environment")
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    folder = docker(
+        image={
+            "Id": f"sha256:{tmp_path}",
+            "Architecture": HOST,
+            "Config": {
+                "Labels": {
+                    "org.opencontainers.image.version": "0.1.0",
+                    "mlc-wizard.mlc-llm": "mlc-llm-nightly-cpu",
+                }
+            },
+        },
+        info={"Architecture": platform.machine()},
+        programs={official.PYTHON: str(python), official.PROBE: probe.__file__},
+        environment={"STAND_IN_PYTHON": sys.executable, "STAND_IN_PATH": os.pathsep.join(paths)},
+    )
+    plan = plan_in_docker(tmp_path, device="vulkan", compile=True)
+    events = finish(plan)
+    begun = next(event for event in events if isinstance(event, RunStarted))
+    assert begun.backend.endswith(", by its mlc_llm 0.20.dev321.")
+    assert runs(folder)[1:] == ["convert_weight", "gen_config", "compile"]
+    assert ended(events).exit_code == 0, failure(events)
+    receipt = json.loads((plan.output / "export-receipt.json").read_text())
+    assert (receipt["backend"], receipt["compiler"]) == ("docker", "mlc_llm")
+    assert receipt["versions_of_backend"]["mlc-compiler"] == f"sha256:{tmp_path}"
+    assert outcomes(finish(plan))["compile"] == "skipped"
 
 
 def test_a_container_of_a_lost_run_is_removed_first(tmp_path: Path, docker: Install) -> None:

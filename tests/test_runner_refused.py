@@ -16,7 +16,6 @@ from engine.errors import ToolchainError, UsageError
     ("changes", "error", "said"),
     [
         ({"source": "/no/such/model"}, UsageError, "/no/such/model"),
-        ({"backend": "mlc_llm"}, UsageError, "no such backend"),
         ({"device": "cuda", "compile": True}, UsageError, "weights and configuration only"),
         ({"device": "toaster", "compile": True}, UsageError, "is not a device"),
         ({"quantization": "q9"}, UsageError, "q4f16_1"),

@@ -32,10 +32,11 @@ def verify(
 
 
 def made_by(output: Path) -> str:
-    """The backend that made the export, as its receipt says; empty without one."""
+    """The backend whose compiler made the export, as its receipt says; empty without one."""
     try:
-        return str(json.loads((output / RECEIPT_NAME).read_text(encoding="utf-8"))["backend"])
-    except (OSError, ValueError, KeyError, TypeError):
+        receipt = json.loads((output / RECEIPT_NAME).read_text(encoding="utf-8"))
+        return str(receipt.get("compiler") or receipt["backend"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
 
 

@@ -18,12 +18,12 @@ def choose(plan: ExportPlan, facts: ModelFacts | None, *, wait: bool = True) -> 
     "auto" takes the embedded one where it covers model, quantization and target, else mlc_llm where an
     interpreter has it, else docker. `facts` is None while the model is on the Hub. Looking into an
     interpreter takes seconds, once: without `wait`, as on a screen, one that nobody looked into yet counts
-    as one that works.
+    as one that works. Docker, which is seldom there, is asked in the background meanwhile.
 
     Raises what `Backend.check` raises.
     """
     if plan.backend == "docker":
-        docker = DockerBackend()
+        docker = DockerBackend() if wait else DockerBackend.unasked()
         docker.check(plan, facts)
         return docker, f"docker backend: the plan names it; {docker.reason()}"
     if plan.backend == "mlc_llm":
@@ -50,7 +50,7 @@ def _instead(
     try:
         official = _official(plan, facts, wait=wait)
     except WizardError as refused:
-        if docker := _in_docker(plan, facts):
+        if docker := _in_docker(plan, facts, wait=wait):
             return docker, f"docker backend: {lack.what} It runs {docker.reason()}"
         if not isinstance(refused, ToolchainError):
             raise lack from None  # nobody can do it, or mlc_llm as little as we
@@ -84,13 +84,16 @@ def _official(plan: ExportPlan, facts: ModelFacts | None, *, wait: bool) -> Offi
     return backend
 
 
-def _in_docker(plan: ExportPlan, facts: ModelFacts | None) -> DockerBackend | None:
-    """The docker backend, where there is a docker that can do `plan`."""
+def _in_docker(plan: ExportPlan, facts: ModelFacts | None, *, wait: bool) -> DockerBackend | None:
+    """The docker backend, where there is a docker that can do `plan`; without `wait`, where that is known."""
     if docker_inspection.client() is None:
         return None
-    docker = DockerBackend()
+    docker = DockerBackend() if wait else DockerBackend.unasked()
     try:
         docker.check(plan, facts)
     except WizardError:
+        return None
+    if not docker.was_asked:
+        docker_inspection.ask()
         return None
     return docker

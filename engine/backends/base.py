@@ -70,6 +70,12 @@ class Backend(Protocol):
         """convert_weight, gen_config and, unless `plan.compile` is false, compile."""
 
 
+def compiler_of(backend: Backend) -> str:
+    """The name of the backend whose compiler works: one may run the commands of another elsewhere."""
+    inner: Backend = getattr(backend, "inner", backend)
+    return inner.name
+
+
 def library_name(plan: ExportPlan) -> str:
     """The file name of the model library, with the suffix that the official compiler wants.
 

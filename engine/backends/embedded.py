@@ -47,8 +47,8 @@ class EmbeddedBackend:
             library_name(plan)
             raise UsageError(
                 f"This version does not compile for {plan.device}, only for {' and '.join(TARGETS)}.",
-                why=f"A library for {plan.device} is made by the mlc_llm or the docker backend, that is by "
-                "the official compiler, which this version cannot run yet.",
+                why=f"A library for {plan.device} is made by the official compiler: the backend "
+                "mlc_llm, or docker with an image that has it.",
                 remedy=f"Make weights and configuration only, which serve {plan.device} as well, or choose "
                 "another target.",
                 fix="compile",
@@ -57,7 +57,7 @@ class EmbeddedBackend:
             raise UsageError(
                 f"context.sliding_window_size = {plan.sliding_window_size}: this version does not compile a "
                 "rolling cache.",
-                why="That takes the mlc_llm or the docker backend, which this version cannot run yet. The "
+                why="That takes the official compiler, the backend mlc_llm. The "
                 "windows of a model's own layers need no setting.",
                 remedy="Leave context.sliding_window_size out for a context of fixed length, or make weights "
                 "and configuration only.",

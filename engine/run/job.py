@@ -11,7 +11,7 @@ from typing import Any, get_args
 from engine import machine
 from engine.advice import Advice, advise
 from engine.backends import auto
-from engine.backends.base import Backend, Folders, StageCommand, library_name
+from engine.backends.base import Backend, Folders, StageCommand, compiler_of, library_name
 from engine.errors import UsageError
 from engine.model import facts as model_facts
 from engine.model import source as model_source
@@ -52,13 +52,16 @@ class Job:
             *fetch_commands(self.plan, self.backend),
             *self.backend.commands(self.plan, self.folders),
             verify_command(
-                self.output, library_name(self.plan) if self.plan.compile else None, self.backend.name
+                self.output,
+                library_name(self.plan) if self.plan.compile else None,
+                compiler_of(self.backend),
             ),
         )
 
     def advice(self) -> list[Advice]:
         """What could be chosen better, as far as plan and model are known."""
-        taken = next((name for name in get_args(BackendName) if name == self.backend.name), self.plan.backend)
+        compiler = compiler_of(self.backend)
+        taken = next((name for name in get_args(BackendName) if name == compiler), self.plan.backend)
         plan = dataclasses.replace(self.plan, backend=taken)
         return advise(plan, self.facts, machine.inspect(self.output))
 

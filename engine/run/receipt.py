@@ -42,6 +42,7 @@ def write(
     facts: ModelFacts,
     revision: str,
     backend: str,
+    compiler: str,
     elsewhere: Mapping[str, str],
     stages: Mapping[str, StageState],
     files: Sequence[File],
@@ -52,8 +53,8 @@ def write(
     """Write the receipt of a finished export into `output`.
 
     `plan` is the plan as run, every open size filled in; `revision` the commit of a Hub model;
-    `elsewhere` the versions of what the backend used and is not installed here.
-    Raises a WizardError where it cannot be written.
+    `compiler` the backend whose commands `backend` ran; `elsewhere` the versions of what was used and
+    is not installed here. Raises a WizardError where it cannot be written.
     """
     document = {
         "version": 1,
@@ -67,6 +68,7 @@ def write(
         },
         "conversation": {k: v for k, v in stages["gen_config"].result.items() if k != _REPAIRS},
         "backend": backend,
+        "compiler": compiler,
         "versions": {"python": platform.python_version(), **versions(_PACKAGES)},
         "platform": platform.platform(),
         "started": started.isoformat(timespec="seconds"),

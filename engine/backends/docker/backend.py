@@ -1,5 +1,6 @@
 """Another backend's commands in a container: one `docker run` for each."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -7,20 +8,28 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 
-from engine.backends.base import Folders, StageCommand
-from engine.backends.docker import inspection, mounts
+from engine.backends.base import Backend, Folders, StageCommand
+from engine.backends.docker import inspection, mounts, official
 from engine.backends.docker.inspection import Daemon, Image
 from engine.backends.embedded import EmbeddedBackend
+from engine.backends.official.backend import OfficialBackend
+from engine.backends.official.inspection import Inspection
 from engine.errors import ToolchainError, UsageError
 from engine.explain.containers import BUILD
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
 
-_CLIENT = (sys.executable, "-P", "-m", "engine.backends.docker")
+_APPLE = ("metal", "iphone")
+_OF_THE_HOST = ("cpu", "cuda", "vulkan", "opencl")
+"""Targets whose library is a shared library of a system and its processor."""
+_PROGRAMS = {sys.executable: "python", str(official.candidate().python): official.PYTHON}
+"""What programs of this machine, as commands have them, are called in the image."""
 
 
 class DockerBackend:
     """The embedded compiler in a Linux container, for machines that TVM has no wheels for.
+
+    What it does not cover, the official one does, where the image was built with it.
 
     A container sees the model read-only and the output, no network, and writes as the calling user. It
     has a name of its own for each export and stage, so that it can be found and ended.
@@ -32,27 +41,76 @@ class DockerBackend:
         self,
         image: Callable[[], Image] = inspection.image,
         daemon: Callable[[], Daemon] = inspection.daemon,
+        mlc_llm: Callable[[Image], Inspection] = official.look,
     ) -> None:
-        self.inner = EmbeddedBackend()
+        self.inner: Backend = EmbeddedBackend()
         self._look = image, daemon
+        self._look_into = mlc_llm
         self._seen: tuple[Image, Daemon] | None = None
+
+    @classmethod
+    def unasked(cls) -> "DockerBackend":
+        """One that waits for no answer of Docker's: what is not known yet counts as right."""
+        return cls(
+            lambda: inspection.image(wait=False),
+            lambda: inspection.daemon(wait=False),
+            lambda image: official.look(image, wait=False),
+        )
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether Docker has answered, so that `check` was a whole one."""
+        return self._seen is not None
 
     def check(self, plan: ExportPlan, facts: ModelFacts | None) -> None:
         """Raise UsageError for what it does not cover, ToolchainError where daemon or image are of no use."""
-        self.inner.cover(plan, facts)
-        image, _ = self._inspected()
-        if plan.compile and plan.device == "cpu" and not _is_this_machine(image.architecture):
-            raise UsageError(
-                f"A container makes a library for Linux on {image.architecture}, not for this machine's CPU.",
-                remedy="Use the embedded backend (engine.backend = embedded), choose another target, or make "
-                "weights and configuration only.",
-                fix="compile",
-            )
+        with contextlib.suppress(inspection.Unasked):
+            self.inner = self._inner(plan, facts)
+            image, _ = self._inspected()
+            if plan.compile and plan.device in _APPLE:
+                raise UsageError(
+                    f"A library for {plan.device} cannot be made in a container.",
+                    why="Apple's compilers run on Macs only, containers have Linux.",
+                    remedy="Use mlc_llm itself on a Mac (engine.backend = mlc_llm), or make weights and "
+                    "configuration only.",
+                    fix="compile",
+                )
+            if plan.compile and plan.device in _OF_THE_HOST and not _is_this_machine(image.architecture):
+                raise UsageError(
+                    f"A container makes a library for {plan.device} on Linux, {image.architecture}, which "
+                    "this machine is not.",
+                    remedy="Use another backend (engine.backend), choose another target, or make weights and "
+                    "configuration only.",
+                    fix="compile",
+                )
+
+    def _inner(self, plan: ExportPlan, facts: ModelFacts | None) -> Backend:
+        """Whose commands are run in containers: those of the embedded compiler, where it covers `plan`."""
+        embedded = EmbeddedBackend()
+        try:
+            embedded.cover(plan, facts)
+        except UsageError as lack:
+            if inspection.client() is None:
+                raise
+            image, _ = self._inspected()
+            if not image.mlc_llm:
+                also = f"An image built with --build-arg MLC_LLM_WHEELS=... has mlc_llm, which may: {BUILD}"
+                remedy = "\n".join(filter(None, (lack.remedy, also)))
+                raise UsageError(lack.what, why=lack.why, remedy=remedy, fix=lack.fix) from None
+            found = OfficialBackend(found=self._look_into(image))
+            found.check(plan, facts)
+            return found
+        return embedded
 
     def reason(self) -> str:
         """Where the stages will run, in one sentence."""
-        image, daemon = self._inspected()
+        try:
+            image, daemon = self._inspected()
+        except inspection.Unasked:
+            return f"in containers of {inspection.IMAGE}, which Docker is asked for before a run."
         where = f"in containers of {image.name}, {'Podman' if daemon.podman else 'Docker'} {daemon.version}"
+        if isinstance(self.inner, OfficialBackend):
+            where += f", by its {self.inner.found.module} {self.inner.found.version}"
         if image.architecture == daemon.architecture:
             return f"{where}."
         better = BUILD.replace("build", f"build --platform linux/{daemon.architecture}", 1)
@@ -70,17 +128,18 @@ class DockerBackend:
         found = []
         for command in self.inner.commands(plan, folders):
             name = f"mlc-wizard-{key}-{command.stage}"
-            words = ["python" if word == sys.executable else mounted.inside(word) for word in command.argv]
+            words = [_PROGRAMS.get(word) or mounted.inside(word) for word in command.argv]
             found.append(
                 StageCommand(
                     stage=command.stage,
                     argv=(
-                        *(*_CLIENT, "run", "--rm", "-i", "--name", name, "--pull", "never"),
+                        *(*official.CLIENT, "run", "--rm", "-i", "--name", name, "--pull", "never"),
                         *("--network", "none", *settings, image.name),
                         *("run", "--mounted", mounts.MODEL, "--mounted", mounts.OUTPUT, *words),
                     ),
                     inputs=command.inputs,
-                    identity=(image.id, *command.argv[1:]),
+                    identity=command.argv[1:],
+                    versions={**command.versions, image.name: image.id},
                 )
             )
         return tuple(found)

@@ -5,6 +5,7 @@ while: screens ask for every choice that they show. Podman's `docker` answers in
 understood, too.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ KEPT_SECONDS = 20.0
 
 _ENVIRONMENT = ("PATH", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_ASKING = threading.Lock()
 _T = TypeVar("_T")
 
 
@@ -67,18 +69,37 @@ def client() -> str | None:
     return shutil.which("docker")
 
 
-def daemon() -> Daemon:
+class Unasked(ToolchainError):
+    """Nobody has asked Docker yet, and this caller does not wait for its answer."""
+
+
+def daemon(*, wait: bool = True) -> Daemon:
     """The daemon that `docker` talks to.
 
     Raises ToolchainError where there is no client, where the daemon does not answer or does not let this
-    user in, and where it runs Windows containers.
+    user in, and where it runs Windows containers. Without `wait`, as on a screen, the last answer counts,
+    however old; Unasked is raised where there is none.
     """
-    return _KEPT.get(("daemon",), _look_at_daemon)
+    return _KEPT.get(("daemon",), _look_at_daemon, wait=wait or client() is None)
 
 
-def image(name: str = IMAGE) -> Image:
+def image(name: str = IMAGE, *, wait: bool = True) -> Image:
     """The image `name`. Raises ToolchainError where the daemon lacks it, or as `daemon` does."""
-    return _KEPT.get(("image", name), lambda: _look_at_image(name))
+    return _KEPT.get(("image", name), lambda: _look_at_image(name), wait=wait or client() is None)
+
+
+def ask() -> None:
+    """Have daemon and image looked at, without waiting for it; once at a time."""
+
+    def look() -> None:
+        try:
+            with contextlib.suppress(WizardError):
+                image()
+        finally:
+            _ASKING.release()
+
+    if _ASKING.acquire(blocking=False):
+        threading.Thread(target=look, daemon=True).start()
 
 
 def forget() -> None:
@@ -216,11 +237,13 @@ class _Kept:
         self._lock = threading.Lock()
         self._answers: dict[Sequence[object], tuple[float, Any]] = {}
 
-    def get(self, question: Sequence[str], ask: Callable[[], _T]) -> _T:
+    def get(self, question: Sequence[str], ask: Callable[[], _T], *, wait: bool) -> _T:
         key = (*question, *map(os.environ.get, _ENVIRONMENT))
         with self._lock:
             since, answer = self._answers.get(key, (0.0, None))
-        if answer is None or time.monotonic() - since > KEPT_SECONDS:
+        if answer is None and not wait:
+            raise Unasked("Docker was not asked yet.")
+        if answer is None or (wait and time.monotonic() - since > KEPT_SECONDS):
             try:
                 answer = ask()
             except WizardError as error:

@@ -33,7 +33,9 @@ class OfficialBackend:
     @staticmethod
     def check_limits(plan: ExportPlan, facts: ModelFacts | None) -> None:
         """Raise UsageError for what no mlc_llm can do, whichever version it is."""
-        quantization = QUANTIZATIONS[plan.quantization]
+        quantization = QUANTIZATIONS.get(plan.quantization)
+        if quantization is None:
+            raise UsageError(f"quantization.mode = {plan.quantization!r} is not one that mlc-wizard knows.")
         if facts is not None:
             awq.check_pair(facts.quant_method, quantization)
         if plan.compile:

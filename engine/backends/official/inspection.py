@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,18 +75,20 @@ class Inspection:
 def inspect(
     candidate: Candidate,
     *,
+    argv: Sequence[str] | None = None,
     limit_seconds: float = LIMIT_SECONDS,
     cancel: threading.Event | None = None,
 ) -> Inspection:
     """Look into `candidate`: versions, whether tvm and mlc_llm load together, and the flags of its CLI.
 
+    `argv` runs `probe` in it where that takes another command than for an interpreter of this machine.
     Nothing that goes wrong there is raised; it is the result's `problem`. Raises Cancelled after `cancel`.
     """
     told = _Told()
     asked, stop = cancel or threading.Event(), threading.Event()
     deadline = threading.Timer(limit_seconds, stop.set)
     deadline.daemon = True
-    argv = (str(candidate.python), str(_PROBE))
+    argv = argv or (str(candidate.python), str(_PROBE))
     deadline.start()
     try:
         environment = environment_for(candidate) | {"COLUMNS": "20000", "NO_COLOR": "1"}
