@@ -121,10 +121,11 @@ def memory_bytes(tensor: StoredTensor) -> int:
 def kv_cache_bytes(spec: DecoderSpec, quantization: Quantization, plan: ExportPlan) -> int:
     """Keys and values of every layer for the whole context, in pages of 16 tokens, each sequence.
 
-    2 * layers * key/value heads * head_dim * bytes an element * tokens.
+    2 * layers * key/value heads * head_dim * bytes an element * tokens. A rolling cache takes the place
+    of the context; the runtime gives each of its sequences two pages more, to roll in.
     """
     tokens = max(plan.context_window_size or 0, plan.sliding_window_size or 0, 0)
-    pages = -(-tokens // _PAGE)
+    pages = -(-tokens // _PAGE) + (2 if (plan.sliding_window_size or -1) > 0 else 0)
     row = 2 * spec.num_key_value_heads * spec.head_dim * _ITEMSIZE[quantization.model_dtype]
     return len(spec.layers) * row * pages * _PAGE * plan.max_batch_size
 

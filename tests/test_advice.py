@@ -128,6 +128,20 @@ def test_context_above_the_model() -> None:
     assert "8192" in advice.message
 
 
+def test_a_rolling_cache_above_the_model() -> None:
+    advice = given_advice(plan("q0f32", sliding_window_size=16384), SMOL)["rolling-above-model"]
+    assert advice.better == {"sliding_window_size": 8192, "prefill_chunk_size": 1024}
+    assert "16384" in advice.message
+
+
+def test_a_rolling_cache_takes_the_place_of_the_models_windows() -> None:
+    chunk = {"prefill_chunk_size": 1024, "backend": "mlc_llm"}
+    assert "prefill-above-window" in given_advice(plan("q4f32_1", **chunk), GEMMA)
+    assert "prefill-above-window" not in given_advice(
+        plan("q4f32_1", **chunk, sliding_window_size=2048), GEMMA
+    )
+
+
 def test_both_windows() -> None:
     both = plan("q0f32", context_window_size=4096, sliding_window_size=1024)
     assert given_advice(both, SMOL)["both-windows"].better == {"sliding_window_size": -1}

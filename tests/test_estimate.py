@@ -131,7 +131,10 @@ def test_the_kv_cache_comes_in_pages_and_for_each_sequence() -> None:
     assert estimate.estimate(model, replace(at, context_window_size=4080)).kv_cache_bytes < one
     assert estimate.estimate(model, replace(at, max_batch_size=3)).kv_cache_bytes == 3 * one
     rolling = replace(at, context_window_size=-1, sliding_window_size=4096)
-    assert estimate.estimate(model, rolling).kv_cache_bytes == one
+    two_pages = one * 32 // 4096
+    assert estimate.estimate(model, rolling).kv_cache_bytes == one + two_pages
+    three = replace(rolling, max_batch_size=3)
+    assert estimate.estimate(model, three).kv_cache_bytes == 3 * (one + two_pages)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from engine.embedded.families.registry import FAMILIES, MLC_LLM_ONLY, family_of
 from engine.embedded.gen_config import Sizes, generate
 from engine.embedded.locate import located
 from engine.embedded.source import decoder_of
-from engine.embedded.spec import DecoderSpec, Parameter
+from engine.embedded.spec import DecoderSpec, Parameter, RollingCache
 from engine.errors import UsageError
 from engine.estimate import estimate
 from engine.model import facts
@@ -210,6 +210,7 @@ def test_where_mistrals_cache_rolls_no_layer_masks(tmp_path: Path) -> None:
     written = generate(GOLDEN / "mistral" / "hf", tmp_path, quantization="q0f16", sizes=sizes).config
     spec = FAMILIES["mistral"].spec(written["model_config"])
     assert [layer.window for layer in spec.layers] == [None, None]
+    assert spec.rolling == RollingCache(window=64, sinks=4)
 
 
 FACTORS = {"short_factor": [1.0 + i / 8 for i in range(16)], "long_factor": [2.0 + i for i in range(16)]}

@@ -20,6 +20,8 @@ from engine.embedded.gen_config import (
     Sizes,
     generate,
 )
+from engine.embedded.library import plan_of
+from engine.embedded.spec import RollingCache
 from engine.errors import StageError, UsageError
 from engine.model.config import normalise
 
@@ -226,8 +228,36 @@ def test_a_rolling_window_takes_the_place_of_the_context(
     for place in (config, config["model_config"]):
         assert (place["context_window_size"], place["sliding_window_size"]) == (-1, window)
         assert (place["attention_sink_size"], place["prefill_chunk_size"]) == (sink, prefill)
-    with pytest.raises(UsageError, match=f"sliding_window_size = {window}.* no rolling cache"):
-        read_config(tmp_path / "out", {})
+    # Which is what a library is compiled for; overrides cannot make two windows of it.
+    rolls = RollingCache(window=window, sinks=sink)
+    assert plan_of(read_config(tmp_path / "out", {})).spec.rolling == rolls
+    with pytest.raises(UsageError, match=f"context_window_size = 256, sliding_window_size = {window}"):
+        plan_of(read_config(tmp_path / "out", {"context_window_size": 256}))
+    with pytest.raises(UsageError, match=f"attention_sink_size = {window} does not fit"):
+        plan_of(read_config(tmp_path / "out", {"attention_sink_size": window}))
+
+
+def test_a_cache_larger_than_the_model_was_made_for_is_told(tmp_path: Path) -> None:
+    generated = made("mistral", tmp_path / "out", sizes=Sizes(sliding_window_size=2048))
+    assert any("2048 tokens is above the 512 tokens" in warning for warning in generated.warnings)
+
+
+def test_a_library_is_compiled_for_a_window_given_late(tmp_path: Path) -> None:
+    made("mistral", tmp_path / "out", sizes=Sizes())
+    late = {"context_window_size": -1, "sliding_window_size": 64, "attention_sink_size": 2}
+    spec = plan_of(read_config(tmp_path / "out", late)).spec
+    assert spec.rolling == RollingCache(window=64, sinks=2)
+    assert all(layer.window is None for layer in spec.layers)
+    made("llama", tmp_path / "llama", sizes=Sizes())
+    with pytest.raises(UsageError, match="64: the cache of a llama model does not roll"):
+        plan_of(read_config(tmp_path / "llama", late))
+
+
+def test_rope_scaling_and_a_rolling_cache_exclude_each_other(tmp_path: Path) -> None:
+    config = made("mistral", tmp_path / "out", sizes=Sizes(sliding_window_size=64)).config
+    config["model_config"]["rope_scaling"] = {"rope_type": "linear", "factor": 2.0}
+    with pytest.raises(UsageError, match="not possible with this model's rope_scaling"):
+        plan_of(config)
 
 
 @pytest.mark.parametrize(

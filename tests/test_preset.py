@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from conftest import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -307,7 +308,7 @@ SHIPPED = {
     "redpajama-3b-android": ("android", "--context-window-size 768 -o"),
     "llama2-7b-webgpu": ("webgpu", "--context-window-size 2048 -o"),
     "llama2-7b-metal": ("metal", "--conv-template auto -o"),
-    "mistral-7b-webgpu": ("webgpu", "--conv-template auto --prefill-chunk-size 1024 -o"),
+    "mistral-7b-webgpu": ("webgpu", "--sliding-window-size 4096 --prefill-chunk-size 1024 -o"),
     "mistral-7b-iphone": ("iphone", "--sliding-window-size 1024 --prefill-chunk-size 128 -o"),
 }
 
@@ -341,10 +342,17 @@ def test_a_dry_run_of_a_shipped_preset_shows_its_commands_or_what_it_would_take(
     assert f"--quantization {plan.quantization}" in line
 
 
-def test_a_rolling_window_is_not_compiled_here(user: Path) -> None:
+def test_a_rolling_cache_is_for_models_whose_cache_rolls(
+    user: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = dataclasses.replace(preset.load("mistral-7b-iphone"), device="webgpu")
-    with pytest.raises(UsageError, match=r"context\.sliding_window_size = 1024"):
-        headless.dry_run(plan)
+    mistral = dataclasses.replace(plan, source=str(GOLDEN / "mistral" / "hf"))
+    assert headless.dry_run(mistral) == 0
+    assert "--sliding-window-size 1024" in capsys.readouterr().out
+    gemma = dataclasses.replace(plan, source=str(GOLDEN / "gemma3_text" / "hf"))
+    with pytest.raises(UsageError, match="1024: the cache of a gemma3_text model does not roll") as caught:
+        headless.dry_run(gemma)
+    assert "Leave sliding_window_size out" in (caught.value.remedy or "")
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

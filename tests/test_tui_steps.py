@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import GOLDEN
 from published_models import GEMMA
 from textual.pilot import Pilot
 from textual.widgets import Input
-from tui_support import SIZES, screen_text, settled, snap, told, until, wizard_at, words
+from tui_support import SIZES, at_every_size, screen_text, settled, snap, told, until, wizard_at, words
 
 from engine import choices
 from engine.backends.base import shell_line
@@ -251,17 +252,40 @@ async def test_an_empty_field_leaves_the_choice_to_the_default() -> None:
         assert app.draft.plan().context_window_size is None
 
 
-async def test_a_rolling_window_of_a_preset_can_be_taken_out() -> None:
+async def test_a_rolling_cache_that_a_model_cannot_have_is_taken_out() -> None:
     app = wizard_at("context", gemma(sliding_window_size=512))
     async with app.run_test(size=(110, 40)) as pilot:
         await settled(pilot)
-        assert "Leave this empty" in screen_text(app)
+        await know(pilot)
+        assert "does not roll. Leave this empty" in words(app)
         await pilot.press("ctrl+n")
         assert step_of(app) == "context"
         await pilot.press("tab", "tab", "backspace", "enter")
         await settled(pilot)
         assert step_of(app) == "target"
         assert app.draft.plan().sliding_window_size is None
+
+
+@at_every_size
+async def test_a_rolling_cache_takes_the_place_of_the_context(size: tuple[int, int]) -> None:
+    app = wizard_at("context", draft(source=str(GOLDEN / "mistral" / "hf")))
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.draft.facts is not None, "the facts")
+        assert told(app, "#window") == "24 tokens in 2 of 2 layers, kept as the model was trained."
+        await pilot.press("tab", "tab", *"128")
+        await settled(pilot)
+        assert "first and the latest tokens" in told(app, "#field-sliding_window_size .told")
+        assert told(app, "#window") == ""  # no layer masks where the cache rolls
+        assert "takes its place" in told(app, "#field-context_window_size .told")
+        assert "1 to 128" in told(app, "#field-prefill_chunk_size .told")
+        plan = app.draft.plan()
+        assert (plan.sliding_window_size, plan.context_window_size) == (128, None)
+        await pilot.press("shift+tab", *"129")
+        await settled(pilot)
+        assert "longer than the rolling cache: 1 to 128" in told(app, "#field-prefill_chunk_size .told")
+        await pilot.press("backspace", "backspace", "backspace", "shift+tab", *"256")
+        await settled(pilot)
+        assert "empty one of the two" in told(app, "#field-sliding_window_size .told")
 
 
 async def test_every_target_can_be_had_and_the_wish_for_a_library_is_kept() -> None:

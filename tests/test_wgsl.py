@@ -87,6 +87,19 @@ def test_kernels_of_awq_weights_compile(tmp_path: Path) -> None:
         _check_limits(name, wgsl)
 
 
+def test_kernels_of_a_rolling_cache_compile() -> None:
+    config = _config("mistral", "q4f16_1")
+    config |= {"context_window_size": -1, "sliding_window_size": 64, "attention_sink_size": 4}
+    kernels = _kernels(config)
+    assert _errors(kernels) == {}
+    for name, wgsl in kernels.items():
+        _check_limits(name, wgsl)
+    # Software devices take minutes for shaders in which a rotation is one expression.
+    turning = [text for name, text in kernels.items() if re.match("attention_(prefill|decode)", name)]
+    assert len(turning) == 3
+    assert max(map(len, turning)) < 40_000
+
+
 def test_gemma_3_270m_stays_within_the_limits() -> None:
     """Heads of 256 elements fill shared memory most."""
     config = _config("gemma3_text", "q0f16")

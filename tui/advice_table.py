@@ -12,6 +12,7 @@ STEP_AND_TITLE: dict[str, tuple[str, str]] = {
     "prefill-above-context": ("context", "Prefill chunk above the context"),
     "prefill-above-window": ("context", "Prefill chunk above the model's window"),
     "context-above-model": ("context", "Context above the model's maximum"),
+    "rolling-above-model": ("context", "Rolling cache above the model's maximum"),
     "both-windows": ("context", "Context and sliding window"),
     "batch": ("context", "Room for several conversations"),
     "tensor-parallel": ("target", "Several devices"),

@@ -53,12 +53,17 @@ def read(texts: Mapping[str, str], plan: ExportPlan, facts: ModelFacts | None) -
             resolve(chosen, facts.max_context if facts else None)
         except UsageError as error:
             problems |= _misfit(chosen, facts, error)
-    rolling = texts.get(WINDOW, "").strip()
-    if rolling not in ("", "-1") and WINDOW not in problems:
-        problems[WINDOW] = (
-            "This version keeps each layer's own window and has no rolling cache. Leave this empty."
-        )
+    if rolls(chosen) and WINDOW not in problems:
+        if facts is not None and facts.spec is not None and not facts.can_roll:
+            problems[WINDOW] = "The cache of this model does not roll. Leave this empty."
+        elif (chosen.context_window_size or -1) > 0:
+            problems[WINDOW] = "A rolling cache takes the place of the context window: empty one of the two."
     return Typed(plan=chosen, problems=problems)
+
+
+def rolls(plan: ExportPlan) -> bool:
+    """The plan asks for a rolling cache."""
+    return (plan.sliding_window_size or -1) > 0
 
 
 def shown(value: int | None) -> str:
@@ -80,8 +85,11 @@ def steps(field: str, plan: ExportPlan, facts: ModelFacts | None) -> tuple[int, 
     if field == CONTEXT:
         found = {size for size in _CONTEXT_STEPS if most is None or size <= most}
         return tuple(sorted(found | ({most} if most else set())))[-_MOST_STEPS:]
-    context = with_defaults(plan, most).context_window_size or 0
-    limit = context if context > 0 else _PREFILL_STEPS[-1]
+    if field == WINDOW:
+        if facts is not None and not facts.can_roll:
+            return ()
+        return tuple(size for size in _CONTEXT_STEPS if most is None or size <= most)
+    limit = _reach(plan, facts) or _PREFILL_STEPS[-1]
     return tuple(size for size in _PREFILL_STEPS if size <= limit) or (limit,)
 
 
@@ -96,6 +104,8 @@ def step_from(current: int | None, sizes: tuple[int, ...], up: bool) -> int:
 
 def context_limits(plan: ExportPlan, facts: ModelFacts | None) -> str:
     """What bounds the context."""
+    if rolls(plan):
+        return "Empty: the rolling cache below takes its place, and a conversation may go on without end."
     whose = "MLC's phone apps take" if plan.device in MOBILE else "WebLLM's own models have"
     most = facts.max_context if facts else None
     top = f"The model was made for {most:,}. " if most else ""
@@ -106,17 +116,27 @@ def context_limits(plan: ExportPlan, facts: ModelFacts | None) -> str:
 
 def prefill_limits(plan: ExportPlan, facts: ModelFacts | None) -> str:
     """What bounds the prefill chunk."""
-    context = with_defaults(plan, facts.max_context if facts else None).context_window_size or -1
-    top = f"1 to {context:,}: " if context > 0 else ""
+    most = _reach(plan, facts)
+    top = f"1 to {most:,}: " if most else ""
     return (
         f"{top}how many tokens of a prompt are computed at once. More is faster on long prompts and takes "
         f"more memory. Empty is {default_of(PREFILL, plan, facts):,}."
     )
 
 
-def window_told(facts: ModelFacts | None) -> str:
-    """The model's own windows, or nothing where it has none."""
-    if facts is None or facts.window is None:
+def rolling_limits(plan: ExportPlan) -> str:
+    """What a rolling cache is, and how many of its tokens stay."""
+    sinks = plan.attention_sink_size
+    first = "first" if sinks is None else f"first {sinks}"
+    return (
+        f"Of a text of any length the model keeps the {first} and the latest tokens, as many as this. Empty "
+        "is a context window, with the model's own windows."
+    )
+
+
+def window_told(plan: ExportPlan, facts: ModelFacts | None) -> str:
+    """The model's own windows, or nothing where it has none, or a rolling cache takes their place."""
+    if facts is None or facts.window is None or rolls(plan):
         return ""
     layers = facts.spec.layers if facts.spec else ()
     windowed = sum(layer.window is not None for layer in layers)
@@ -132,9 +152,14 @@ def costs(plan: ExportPlan, facts: ModelFacts | None) -> list[tuple[str, str, st
     sizes = estimate(facts, filled)
     tokens = max(filled.context_window_size or 0, filled.sliding_window_size or 0)
     each = kv_cache_bytes(facts.spec, QUANTIZATIONS[plan.quantization], _one_page(filled)) // _PAGE
+    spare = " and 2 pages" if rolls(filled) else ""
     times = f" x {plan.max_batch_size} conversations" if plan.max_batch_size > 1 else ""
     rows = [
-        ("KV cache", mebibytes(sizes.kv_cache_bytes), f"{each / 1024:,.1f} KiB a token x {tokens:,}{times}"),
+        (
+            "KV cache",
+            mebibytes(sizes.kv_cache_bytes),
+            f"{each / 1024:,.1f} KiB a token x {tokens:,}{spare}{times}",
+        ),
         ("activations", mebibytes(sizes.temporary_bytes), "or more, for one prefill chunk"),
         ("on device", mebibytes(sizes.vram_bytes), "or more, with the weights"),
     ]
@@ -150,6 +175,12 @@ def costs(plan: ExportPlan, facts: ModelFacts | None) -> list[tuple[str, str, st
     return rows
 
 
+def _reach(plan: ExportPlan, facts: ModelFacts | None) -> int:
+    """The tokens that the model sees at once, 0 where nothing bounds them."""
+    context = with_defaults(plan, facts.max_context if facts else None).context_window_size
+    return max(context or 0, plan.sliding_window_size or 0, 0)
+
+
 def _one_page(plan: ExportPlan) -> ExportPlan:
     return replace(plan, context_window_size=_PAGE, sliding_window_size=-1, max_batch_size=1)
 
@@ -158,5 +189,5 @@ def _misfit(plan: ExportPlan, facts: ModelFacts | None, error: UsageError) -> di
     """`error` of `resolve`, at the field to change."""
     if PREFILL not in error.what:
         return {CONTEXT: "The model needs some context: give a number of tokens, or leave this empty."}
-    limit = with_defaults(plan, facts.max_context if facts else None).context_window_size
-    return {PREFILL: f"A chunk cannot be longer than the context: 1 to {limit:,}."}
+    whole = "rolling cache" if rolls(plan) else "context"
+    return {PREFILL: f"A chunk cannot be longer than the {whole}: 1 to {_reach(plan, facts):,}."}

@@ -43,6 +43,7 @@ MODEL_RULES: tuple[Callable[[Case], Iterator[Advice]], ...] = (
     quantization.tied_embedding,
     windows.prefill_above_window,
     windows.context_above_model,
+    windows.rolling_above_model,
     windows.buffers,
     windows.batch,
     surroundings.chat_template,

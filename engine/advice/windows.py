@@ -21,7 +21,7 @@ from engine.units import mebibytes
 def prefill_above_window(case: Case) -> Iterator[Advice]:
     """A chunk of the prompt longer than the model's window."""
     window, prefill = case.facts.window, case.plan.prefill_chunk_size or 0
-    if window is None or prefill <= window:
+    if window is None or prefill <= window or (case.plan.sliding_window_size or -1) > 0:
         return
     official = is_official(case.plan)
     less = estimate(case.facts, replace(case.plan, prefill_chunk_size=window)).temporary_bytes
@@ -65,6 +65,22 @@ def context_above_model(case: Case) -> Iterator[Advice]:
             "answers fall apart.",
             better={
                 "context_window_size": most,
+                "prefill_chunk_size": min(case.plan.prefill_chunk_size or most, most),
+            },
+        )
+
+
+def rolling_above_model(case: Case) -> Iterator[Advice]:
+    """A larger rolling cache than the model was trained for."""
+    rolling, most = case.plan.sliding_window_size or -1, case.facts.max_context
+    if most is not None and rolling > most:
+        yield Advice(
+            code="rolling-above-model",
+            severity="warning",
+            message=f"A rolling cache of {rolling} tokens is above the model's maximum of {most}: past that, "
+            "answers fall apart.",
+            better={
+                "sliding_window_size": most,
                 "prefill_chunk_size": min(case.plan.prefill_chunk_size or most, most),
             },
         )

@@ -61,8 +61,9 @@ def _windows(config: Mapping[str, Any], report: Report) -> None:
     window, chunk = max(sizes.values()), config["prefill_chunk_size"]
     if not 1 <= chunk <= window:
         problems.append(f"prefill_chunk_size = {chunk} with a window of {window}")
-    if "sliding_window_size" in set_ and config["attention_sink_size"] < 0:
-        problems.append("a sliding window needs attention_sink_size >= 0")
+    sinks = config["attention_sink_size"]
+    if "sliding_window_size" in set_ and not 0 <= sinks < window:
+        problems.append(f"attention_sink_size = {sinks} with a window of {window}")
     report.add("window", problems, f"{next(iter(set_), '')} = {window}, prefill_chunk_size = {chunk}")
 
 

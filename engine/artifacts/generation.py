@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from engine.artifacts.report import Report
 from engine.catalog import QUANTIZATIONS
 from engine.embedded.chat.conversation import Conversation
-from engine.embedded.families.registry import FAMILIES
+from engine.embedded.families.registry import FAMILIES, stated_decoder
 from engine.errors import StageError
 
 PROMPT = "Hello! Who are you?"
@@ -55,12 +55,12 @@ def verify(output: Path, library: Path, config: dict[str, Any], report: Report) 
     from engine.embedded import evaluate
     from engine.embedded.local import LocalModel
 
-    family, quantization = FAMILIES[config["model_type"]], QUANTIZATIONS[config["quantization"]]
-    spec = family.spec(config["model_config"])
+    (family, spec), quantization = stated_decoder(config), QUANTIZATIONS[config["quantization"]]
     tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
     conversation = Conversation.from_json(config["conv_template"])
     prompt = conversation.token_ids([{"role": "user", "content": PROMPT}], tokenizer)
-    prompt = prompt[: config["context_window_size"] - TOKENS]
+    if spec.rolling is None:
+        prompt = prompt[: config["context_window_size"] - TOKENS]
     try:
         model = LocalModel(output, library)
         steps, tokens = _generate(model, prompt)

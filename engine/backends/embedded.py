@@ -7,6 +7,7 @@ from engine.backends.base import Folders, StageCommand, library_name
 from engine.catalog import QUANTIZATIONS, check_target
 from engine.embedded import awq
 from engine.embedded.families.common import check_context
+from engine.embedded.families.registry import FAMILIES
 from engine.errors import ToolchainError, UsageError
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
@@ -41,6 +42,7 @@ class EmbeddedBackend:
             awq.check_pair(facts.quant_method, QUANTIZATIONS[plan.quantization])
             if facts.spec is not None:
                 check_context(facts.spec, plan.context_window_size or 0)
+                FAMILIES[facts.spec.model_type].check_rolling(plan.sliding_window_size or -1)
         if plan.compile:
             check_target(QUANTIZATIONS[plan.quantization], plan.device)
         if plan.compile and plan.device not in TARGETS:
@@ -51,16 +53,6 @@ class EmbeddedBackend:
                 "mlc_llm, or docker with an image that has it.",
                 remedy=f"Make weights and configuration only, which serve {plan.device} as well, or choose "
                 "another target.",
-                fix="compile",
-            )
-        if plan.compile and (plan.sliding_window_size or -1) > 0:
-            raise UsageError(
-                f"context.sliding_window_size = {plan.sliding_window_size}: this version does not compile a "
-                "rolling cache.",
-                why="That takes the official compiler, the backend mlc_llm. The "
-                "windows of a model's own layers need no setting.",
-                remedy="Leave context.sliding_window_size out for a context of fixed length, or make weights "
-                "and configuration only.",
                 fix="compile",
             )
 

@@ -98,14 +98,6 @@ def read_config(model: Path, overrides: dict[str, int]) -> dict[str, Any]:
             remedy="Run gen_config again.",
         )
     config |= overrides
-    if config["sliding_window_size"] > 0:
-        raise UsageError(
-            f"sliding_window_size = {config['sliding_window_size']}: the embedded compiler has no rolling "
-            "cache.",
-            why="It makes the windows of a model's own layers, in a context of fixed length.",
-            remedy="Run gen_config with --context-window-size and without --sliding-window-size, or compile "
-            "with mlc_llm.",
-        )
     return config
 
 

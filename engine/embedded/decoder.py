@@ -5,6 +5,7 @@ dtype of the quantization.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from tvm import relax, te, tirx
@@ -37,6 +38,8 @@ def attention_shape(spec: DecoderSpec, quantization: Quantization) -> AttentionS
         dtype=quantization.model_dtype,
         window=next(iter(windows), None),
         softcap=spec.attention_softcap,
+        rolling=spec.rolling,
+        rope_theta=spec.layers[0].rope_theta,
     )
 
 
@@ -152,9 +155,9 @@ class Decoder:
         return self._te(elementwise.add, out, *bias) if bias else out
 
     def _rope_table(self, positions: relax.Expr, layer: LayerSpec) -> list[relax.Expr]:
-        """The table of that layer, none where nothing is rotated."""
+        """The table of that layer, none where nothing is rotated, or attention does it."""
         rotary_dim, scaling = self.spec.rotary_dim, layer.rope_scaling
-        if rotary_dim == 0:
+        if rotary_dim == 0 or self.spec.rolling is not None:
             return []
         frequencies = relax.const(rope.inverse_frequencies(rotary_dim, layer, self.context))
         factor = 1.0 if scaling is None else scaling.attention_factor
@@ -194,7 +197,8 @@ class Decoder:
         if spec.qk_norm is not None:
             inputs += [*self._stored(f"{prefix}q_norm"), *self._stored(f"{prefix}k_norm")]
         joined = heads + 2 * spec.num_key_value_heads
-        kernel = rope.rotate_qkv(spec, weight_dtype=dtype, out_dtype=dtype, gpu=self.gpu)
+        unturned = spec if spec.rolling is None else replace(spec, rotary_dim=0)
+        kernel = rope.rotate_qkv(unturned, weight_dtype=dtype, out_dtype=dtype, gpu=self.gpu)
         qkv = self._call("rotate_qkv", kernel, inputs, relax.TensorType((n, joined, d), dtype))
         # The sign tells our kernels that this layer has a window.
         windowed = spec.layers[i].window is not None

@@ -293,14 +293,23 @@ class _Evaluation:
     def _attention(self, index: int, x: F32) -> F32:
         spec, layer, name = self.spec, self.spec.layers[index], f"layers.{index}."
         q, k, v = self._qkv(index, x)
+        rolling, far = spec.rolling, None
         if spec.qk_norm is not None:
             q, k = self._qk_norm(q, f"{name}q_norm"), self._qk_norm(k, f"{name}k_norm")
         if spec.rotary_dim:
             frequencies = rope_frequencies(spec.rotary_dim, layer, self.context)
             factor = layer.rope_scaling.attention_factor if layer.rope_scaling else 1.0
+            far = formulas.rotate(q, frequencies, factor, rolling.window) if rolling else None
             q, k = (formulas.rotate(part, frequencies, factor) for part in (q, k))
         out = formulas.attention(
-            q, k, v, scale=spec.attention_scale, window=layer.window, softcap=spec.attention_softcap
+            q,
+            k,
+            v,
+            scale=spec.attention_scale,
+            window=rolling.window - rolling.sinks + 1 if rolling else layer.window,
+            softcap=spec.attention_softcap,
+            sinks=rolling.sinks if rolling else 0,
+            far=far,
         )
         return self.linear(out, f"{name}attention_out")
 

@@ -15,14 +15,17 @@ F32 = npt.NDArray[np.float32]
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
-def rotate(x: F32, frequencies: npt.NDArray[np.float64], factor: float) -> F32:
+def rotate(x: F32, frequencies: npt.NDArray[np.float64], factor: float, most: int | None = None) -> F32:
     """Rotate [n, heads, head_dim] at positions 0..n-1, each pair by its own of `frequencies` [pairs].
 
     Element i turns with element i + pairs; elements past the pairs stay. Cosines and sines are
-    multiplied by `factor`.
+    multiplied by `factor`. With `most`, positions above it count as it.
     """
     pairs = len(frequencies)
-    angles = np.arange(x.shape[0])[:, None, None] * frequencies
+    positions = np.arange(x.shape[0])
+    if most is not None:
+        positions = np.minimum(positions, most)
+    angles = positions[:, None, None] * frequencies
     cos, sin = (np.float32(factor) * wave(angles).astype(np.float32) for wave in (np.cos, np.sin))
     low, high, rest = x[..., :pairs], x[..., pairs : 2 * pairs], x[..., 2 * pairs :]
     return np.concatenate([low * cos - high * sin, high * cos + low * sin, rest], axis=-1)
@@ -56,15 +59,27 @@ def softcapped(x: F32, cap: float | None) -> F32:
     return x if cap is None else np.asarray(np.float32(cap) * np.tanh(x / np.float32(cap)), np.float32)
 
 
-def attention(q: F32, k: F32, v: F32, *, scale: float, window: int | None, softcap: float | None) -> F32:
+def attention(
+    q: F32,
+    k: F32,
+    v: F32,
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    sinks: int = 0,
+    far: F32 | None = None,
+) -> F32:
     """Causal attention, in blocks of rows.
 
     `q` is [n, heads, head_dim], `k` and `v` [n, key/value heads, head_dim]; returns
-    [n, heads * head_dim]. With a `window`, a token sees itself and the window - 1 before it.
+    [n, heads * head_dim]. With a `window`, a token sees itself and the window - 1 before it, and the
+    first `sinks` tokens: those beyond the window with the queries `far` [n, heads, head_dim].
     """
     n, heads, d = q.shape
     kv_heads = k.shape[1]
     grouped = q.reshape(n, kv_heads, heads // kv_heads, d)
+    grouped_far = grouped if far is None else far.reshape(grouped.shape)
     out = np.empty(grouped.shape, np.float32)
     for begin in range(0, n, 256):
         end = min(begin + 256, n)
@@ -73,12 +88,18 @@ def attention(q: F32, k: F32, v: F32, *, scale: float, window: int | None, softc
         hidden = distance < 0
         if window is not None:
             hidden |= distance >= window
+        values = v[first:end]
         scores: npt.NDArray[Any] = np.einsum(
             "qhgd,khd->hgqk", grouped[begin:end], k[first:end], optimize=True
         )
+        if window is not None and sinks:
+            beyond = np.arange(begin, end)[:, None] - np.arange(min(sinks, end))[None, :] >= window
+            more = np.einsum("qhgd,khd->hgqk", grouped_far[begin:end], k[: beyond.shape[1]], optimize=True)
+            scores, hidden = np.concatenate([more, scores], -1), np.concatenate([~beyond, hidden], -1)
+            values = np.concatenate([v[: beyond.shape[1]], values])
         scores = softcapped(scores * np.float32(scale), softcap)
         scores = np.where(hidden, np.float32(-np.inf), scores)
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
-        out[begin:end] = np.einsum("hgqk,khd->qhgd", scores, v[first:end], optimize=True)
+        out[begin:end] = np.einsum("hgqk,khd->qhgd", scores, values, optimize=True)
     return out.reshape(n, heads * d)

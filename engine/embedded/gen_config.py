@@ -182,7 +182,7 @@ def generate(
             why="A field that every such model has is missing or of the wrong kind.",
             remedy="Download config.json again, or name another --model-type.",
         ) from error
-    warnings = _apply_sizes(model, sizes)
+    warnings = _apply_sizes(model, sizes, family.can_roll)
     check_context(spec, model["context_window_size"])
     rolling = sizes.sliding_window_size or -1
     choice = choose_conversation(folder, conv_template)
@@ -227,12 +227,10 @@ def generate(
     )
 
 
-def _apply_sizes(model: dict[str, Any], sizes: Sizes) -> list[str]:
+def _apply_sizes(model: dict[str, Any], sizes: Sizes, can_roll: bool) -> list[str]:
     """Put the sizes asked for into `model`, in place; returns warnings."""
     one_device = "The embedded compiler builds for one device."
     rolling = sizes.sliding_window_size or -1
-    # Of mlc_llm's families those that state sinks have a cache that rolls.
-    can_roll = "attention_sink_size" in model
     windows: tuple[int, ...] = (rolling,) if can_roll and rolling > 0 else (-1,)
     sinks: tuple[int, ...] = (sizes.attention_sink_size or 0,) if rolling > 0 else (-1, 0)
     for flag, value, allowed, why in (
@@ -287,10 +285,16 @@ def _apply_rolling(model: dict[str, Any], sizes: Sizes, rolling: int) -> list[st
             f"--attention-sink-size {sink} does not fit --sliding-window-size {rolling}.",
             remedy=f"Give --attention-sink-size a number from 0 to {rolling - 1}.",
         )
+    maximum = model["context_window_size"]
     model["prefill_chunk_size"] = _prefill_of(sizes, rolling, "sliding-window-size")
     model["context_window_size"] = -1
     model["sliding_window_size"], model["attention_sink_size"] = rolling, sink
     model["max_batch_size"] = sizes.max_batch_size
+    if rolling > maximum:
+        return [
+            f"a rolling cache of {rolling} tokens is above the {maximum} tokens this model was made for: "
+            "expect nonsense beyond them"
+        ]
     return []
 
 

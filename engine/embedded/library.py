@@ -16,8 +16,7 @@ from tvm.target import Target
 
 from engine.catalog import QUANTIZATIONS, Quantization
 from engine.embedded.decoder import Decoder, attention_shape
-from engine.embedded.families.common import check_context
-from engine.embedded.families.registry import FAMILIES
+from engine.embedded.families.registry import stated_decoder
 from engine.embedded.kernels.kv_cache import emit_create_function
 from engine.embedded.kernels.sampling import Rows, attach_sampling
 from engine.embedded.spec import DecoderSpec, Parameter
@@ -40,13 +39,8 @@ class LibraryPlan:
 
 
 def plan_of(config: Mapping[str, Any]) -> LibraryPlan:
-    """The plan that a complete mlc-chat-config.json states.
-
-    Raises UsageError for a context of more tokens than the model has positions.
-    """
-    family = FAMILIES[config["model_type"]]
-    spec = family.spec(config["model_config"])
-    check_context(spec, config["context_window_size"])
+    """The plan that a complete mlc-chat-config.json states. Raises UsageError as `stated_decoder` does."""
+    family, spec = stated_decoder(config)
     return LibraryPlan(
         spec=spec,
         parameters=family.parameters(spec),

@@ -35,6 +35,8 @@ class LocalModel:
         self._vm = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
         metadata = json.loads(str(self._vm["_metadata"]()))
         self._context = int(metadata["context_window_size"])
+        self._rolling = int(metadata["sliding_window_size"])
+        self._sinks = int(metadata["attention_sink_size"])
         self.prefill_chunk_size = int(metadata["prefill_chunk_size"])
         if weights is None:
             self._weights = _load(folder, metadata["params"])
@@ -44,10 +46,15 @@ class LocalModel:
 
     def reset(self) -> None:
         """Forget the conversation."""
-        sizes = (1, self._context, self.prefill_chunk_size, PAGE_SIZE, 0)
+        rolls = self._rolling > 0
+        tokens = self._rolling if rolls else self._context
+        sizes = (1, tokens, self.prefill_chunk_size, PAGE_SIZE, int(rolls))
         shapes = [tvm.runtime.ShapeTuple([size]) for size in sizes]
         self._cache = self._vm["create_tir_paged_kv_cache"](*shapes)
         tvm.get_global_func("vm.builtin.kv_state_add_sequence")(self._cache, _SEQUENCE)
+        if rolls:
+            enable = tvm.get_global_func("vm.builtin.attention_kv_cache_enable_sliding_window_for_seq")
+            enable(self._cache, _SEQUENCE, self._rolling, self._sinks)
 
     def step(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """The logits float32 [vocab] after `tokens` (at least one), in chunks where there are many."""

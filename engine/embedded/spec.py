@@ -47,6 +47,21 @@ class LayerSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RollingCache:
+    """A KV cache of `window` tokens for endless text: it keeps the first `sinks` and the latest others.
+
+    That is StreamingLLM, as MLC's runtimes do it for every layer alike. The cache holds keys as they are
+    before rope. Token t (from 0) sees each token j up to itself with j < sinks or t - j <= window - sinks:
+    the sinks, the window - sinks tokens before it, and itself. Both are rotated as if t - j apart within
+    that distance, and min(t, window) - j where a sink is farther away, so that no distance is one that
+    the model never met. What tokens see does not depend on the chunks in which they came.
+    """
+
+    window: int
+    sinks: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderSpec:
     """A decoder-only transformer; with the defaults one of Llama's kind.
 
@@ -60,6 +75,7 @@ class DecoderSpec:
     `gated_mlp`: down(act(gate) * up), else down(act(up)).
 
     `rotary_dim`: how many of the head_dim elements of a head are rotated, the first ones; 0 for none.
+    A `rolling` cache rotates inside attention; no layer has a window then.
     `learned` position embeddings are rows of a table of `max_positions`, added to the embeddings.
     A softcap c turns attention scores or logits x into c * tanh(x / c). `norm_plus_one` is applied
     when weights are converted, so kernels never see it.
@@ -94,6 +110,7 @@ class DecoderSpec:
     gated_mlp: bool = True
     position_embeddings: Literal["rope", "learned"] = "rope"
     max_positions: int = 0
+    rolling: RollingCache | None = None
     attention_softcap: float | None = None
     logit_softcap: float | None = None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.embedded import awq
+from engine.embedded.families.registry import FAMILIES
 from engine.embedded.locate import located
 from engine.embedded.source import check_tensors, decoder_of, storage_order, with_adapter
 from engine.embedded.spec import DecoderSpec, Parameter
@@ -110,6 +111,11 @@ class ModelFacts:
             width = 4 if self.dtype == "F32" else 2
             return width * max((prod(p.shape) for p in self.parameters), default=0)
         return max(t.nbytes for t in self.tensors.values())
+
+    @property
+    def can_roll(self) -> bool:
+        """The model's KV cache may roll, in place of a context of fixed length."""
+        return self.spec is not None and FAMILIES[self.spec.model_type].can_roll
 
     def decoder(self) -> DecoderSpec:
         """The DecoderSpec; raises the UsageError that says why there is none."""

@@ -11,7 +11,7 @@ from tui.screens.advised import AdvisedStep
 from tui.widgets.advice_box import AdviceBox
 from tui.widgets.size_field import SizeField
 
-TITLES = {sizes.CONTEXT: "Context window", sizes.PREFILL: "Prefill chunk", sizes.WINDOW: "Sliding window"}
+TITLES = {sizes.CONTEXT: "Context window", sizes.PREFILL: "Prefill chunk", sizes.WINDOW: "Rolling cache"}
 
 
 def table(rows: list[tuple[str, str, str]], width: int) -> Content:
@@ -43,6 +43,10 @@ and need more memory for activations; the answer is the same.
 **Sliding window**: some models let most of their layers see only the last so many tokens. The export
 keeps each layer's own window, so there is nothing to set.
 
+**Rolling cache**: a Mistral can also be exported without an end to its conversations. The KV cache has a
+fixed size; when it is full, the first tokens stay and the oldest of the others go. Answers differ from the
+model's own as soon as anything was dropped.
+
 An empty field takes the default, shown in grey. Up and down step through common sizes, enter goes on.
 """
 
@@ -58,8 +62,8 @@ An empty field takes the default, shown in grey. Up and down step through common
     def on_enter(self) -> None:
         """Show the draft, and what was typed and is no size yet."""
         self.query_one("#costs").border_title = "On the device"
-        self.query_one("#window").border_title = TITLES[sizes.WINDOW]
-        # A preset may ask for a rolling window; where it does not, there is no field for one.
+        self.query_one("#window").border_title = "Sliding window"
+        # A preset may ask for a rolling cache that the model cannot have; then it is for taking out.
         asked = self.draft.plan().sliding_window_size not in (None, -1)
         self._field(sizes.WINDOW).display = asked or sizes.WINDOW in self._typed
         self._field(sizes.CONTEXT).query_one(Input).focus()
@@ -95,22 +99,25 @@ An empty field takes the default, shown in grey. Up and down step through common
     def draw(self) -> None:
         """Show sizes, limits, problems and costs."""
         read, facts = self._read(), self.draft.facts
+        if facts is not None and facts.can_roll:
+            self._field(sizes.WINDOW).display = True
         for field, limits in (
             (sizes.CONTEXT, sizes.context_limits(read.plan, facts)),
             (sizes.PREFILL, sizes.prefill_limits(read.plan, facts)),
-            (sizes.WINDOW, ""),
+            (sizes.WINDOW, sizes.rolling_limits(read.plan)),
         ):
             widget = self._field(field)
             widget.set_text(self._typed.get(field, sizes.shown(getattr(read.plan, field))))
             widget.show(
                 default=sizes.default_of(field, read.plan, facts),
-                steps=sizes.steps(field, read.plan, facts) if field != sizes.WINDOW else (),
+                steps=sizes.steps(field, read.plan, facts),
                 limits=limits,
                 problem=read.problems.get(field, ""),
             )
         window = self.query_one("#window", Static)
-        window.update(sizes.window_told(facts))
-        window.display = bool(sizes.window_told(facts)) and not self._field(sizes.WINDOW).display
+        told = sizes.window_told(read.plan, facts)
+        window.update(told)
+        window.display = bool(told)
         self._draw_costs()
 
     def _draw_costs(self) -> None:

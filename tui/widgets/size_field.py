@@ -103,7 +103,7 @@ class SizeField(VerticalGroup):
     def show(self, *, default: int, steps: Sequence[int], limits: str, problem: str) -> None:
         """Draw what an empty field comes to, the sizes worth trying, and limits or problem."""
         self._default, self._steps = default, tuple(steps)
-        self.query_one(SizeInput).placeholder = str(default)
+        self.query_one(SizeInput).placeholder = str(default) if default > 0 else "none"
         self.query_one(SizeSteps).show(self._steps)
         told = self.query_one(".told", Static)
         told.update(problem or limits)

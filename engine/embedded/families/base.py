@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.embedded.spec import DecoderSpec, Parameter, ParameterKind
+from engine.errors import UsageError
 
 JSON = Mapping[str, Any]
 Names = Mapping[str, str | tuple[str, ...]]
@@ -20,6 +21,7 @@ class Family:
     `model_config` that mlc_llm writes, before context and batch sizes are overridden.
     `aliases` are further model types that a Hugging Face config may state for it.
     `spec`: that `model_config` to a DecoderSpec. `parameters`: what is stored, in decoder order.
+    `can_roll`: its KV cache may roll, as that of mlc_llm's families whose config has `attention_sink_size`.
     """
 
     model_type: str
@@ -28,6 +30,16 @@ class Family:
     spec: Callable[[JSON], DecoderSpec]
     parameters: Callable[[DecoderSpec], tuple[Parameter, ...]]
     aliases: tuple[str, ...] = ()
+    can_roll: bool = False
+
+    def check_rolling(self, window: int) -> None:
+        """Raise UsageError for a rolling cache of `window` tokens (-1 for none) if it cannot roll."""
+        if window > 0 and not self.can_roll:
+            raise UsageError(
+                f"sliding_window_size = {window}: the cache of a {self.model_type} model does not roll.",
+                why="Only that of a Mistral does. Windows inside a model's layers need no setting.",
+                remedy="Leave sliding_window_size out, and give a context_window_size.",
+            )
 
 
 _LAYER, _ATTENTION, _MLP = "model.layers.{i}.", "model.layers.{i}.self_attn.", "model.layers.{i}.mlp."

@@ -3,7 +3,7 @@
 Where the model has a sliding window, each layer masks it exactly, as transformers does, and the
 context is a plain one. mlc_llm instead rolls its cache over that window and keeps the first four
 tokens, which gives other logits, and WebLLM refuses a model that states both sizes. The rolling cache
-is what one gets who asks for a `sliding_window_size`.
+is what one gets who asks for a `sliding_window_size`; no layer has a window of its own then.
 """
 
 from typing import Any
@@ -18,7 +18,8 @@ from engine.embedded.families.common import (
     stated,
     windowed,
 )
-from engine.embedded.spec import DecoderSpec
+from engine.embedded.spec import DecoderSpec, RollingCache
+from engine.errors import UsageError
 
 
 def model_config(config: JSON) -> dict[str, Any]:
@@ -45,10 +46,18 @@ def model_config(config: JSON) -> dict[str, Any]:
 
 
 def spec(model: JSON) -> DecoderSpec:
-    """The decoder that `model_config` describes; where the cache rolls, that is the window."""
-    if model["sliding_window_size"] > 0:
-        model = {**model, "sliding_window": None}
-    return decoder_spec("mistral", model)
+    """The decoder that `model_config` describes."""
+    window = model["sliding_window_size"]
+    if window <= 0:
+        return decoder_spec("mistral", model)
+    if model.get("rope_scaling"):
+        raise UsageError(
+            f"A rolling cache of {window} tokens is not possible with this model's rope_scaling.",
+            why="Attention rotates by places in the cache then, which needs the plain frequencies.",
+            remedy="Give a context_window_size in place of the sliding_window_size.",
+        )
+    rolling = RollingCache(window=window, sinks=model["attention_sink_size"])
+    return decoder_spec("mistral", {**model, "sliding_window": None}, rolling=rolling)
 
 
 FAMILY = Family(
@@ -57,4 +66,5 @@ FAMILY = Family(
     model_config=model_config,
     spec=spec,
     parameters=decoder_parameters,
+    can_roll=True,
 )

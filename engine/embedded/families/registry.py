@@ -18,6 +18,8 @@ from engine.embedded.families import (
     stablelm,
 )
 from engine.embedded.families.base import Family
+from engine.embedded.families.common import check_context
+from engine.embedded.spec import DecoderSpec
 from engine.errors import UsageError
 
 FAMILIES: dict[str, Family] = {
@@ -58,6 +60,36 @@ MLC_LLM_ONLY = frozenset(
     | {"rwkv6", "starcoder2"}
 )
 """The model types that generate text which mlc_llm knows (its `model/model.py`, July 2026) and we do not."""
+
+
+def stated_decoder(config: Mapping[str, Any]) -> tuple[Family, DecoderSpec]:
+    """The family and the decoder that a complete mlc-chat-config.json states, with its cache.
+
+    Raises UsageError where context and sliding window are both set, or neither, or the model's cache
+    cannot roll, or the context is longer than the model has positions.
+    """
+    family, model = FAMILIES[config["model_type"]], config["model_config"]
+    context, rolling = config["context_window_size"], config["sliding_window_size"]
+    if (context > 0) == (rolling > 0):
+        raise UsageError(
+            f"context_window_size = {context}, sliding_window_size = {rolling}: one of them must be set.",
+            why="A rolling cache takes the place of a context of fixed length.",
+            remedy="Set one of them to a number of tokens and the other to -1.",
+        )
+    family.check_rolling(rolling)
+    if rolling > 0 and not 0 <= (sinks := config.get("attention_sink_size", -1)) < rolling:
+        raise UsageError(
+            f"attention_sink_size = {sinks} does not fit sliding_window_size = {rolling}.",
+            why="Sinks are the first tokens that a rolling cache keeps; it must have room for others.",
+            remedy=f"Set it to a number from 0 to {rolling - 1}.",
+        )
+    if family.can_roll:
+        model = {**model, "sliding_window_size": rolling}
+        if rolling > 0:
+            model["attention_sink_size"] = sinks
+    spec = family.spec(model)
+    check_context(spec, context)
+    return family, spec
 
 
 def family_of(config: Mapping[str, Any], model_type: str = "auto") -> Family:

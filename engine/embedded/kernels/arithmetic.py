@@ -5,6 +5,7 @@ import struct
 from typing import Any
 
 from tvm import te, tirx
+from tvm.script import tirx as T
 
 # Numerator and denominator, in x^2 from the highest power down, of the rational function that Eigen
 # and XLA use for erf in float32; beyond +-4 the function is +-1 to the last bit.
@@ -56,17 +57,21 @@ def erf(x: Any) -> Any:
     return bounded * _polynomial(square, _ERF_ODD) / _polynomial(square, _ERF_EVEN)
 
 
-def wave(angle: Any, quarters: Any) -> Any:
-    """cos(angle - quarters * pi/2): the cosine for 0 quarters, the sine for 1, of any float32 angle.
+def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
+    """Horner's scheme, the highest power first."""
+    value = exact(coefficients[0])
+    for coefficient in coefficients[1:]:
+        value = value * x + exact(coefficient)
+    return value
 
-    WGSL promises of its own cos and sin only an error below 2^-11, and that within [-pi, pi], which is
-    what software devices keep to: too little for rotations. Whole turns are taken off first, then
-    quarters; what is left lies in [-pi/4, pi/4].
-    """
-    rest, turns = angle, te.round(angle * exact(0.5 / math.pi))
-    rest = (rest - turns * exact(4 * _QUARTER_HIGH)) - turns * exact(4 * _QUARTER_LOW)
-    quarter = te.round(rest * exact(2 / math.pi))
-    rest = (rest - quarter * exact(_QUARTER_HIGH)) - quarter * exact(_QUARTER_LOW)
+
+def _without(angle: Any, turns: Any, quarters: int) -> Any:
+    """`angle` less `turns` times that many quarters of a turn."""
+    return (angle - turns * exact(quarters * _QUARTER_HIGH)) - turns * exact(quarters * _QUARTER_LOW)
+
+
+def _of_quarter(rest: Any, quarter: Any, quarters: Any) -> Any:
+    """`wave` of `rest`, in [-pi/4, pi/4], plus so many a `quarter`."""
     square, one = rest * rest, tirx.const(1, "float32")
     cosine = one + square * _polynomial(square, _COS)
     sine = rest + rest * square * _polynomial(square, _SIN)
@@ -76,9 +81,28 @@ def wave(angle: Any, quarters: Any) -> Any:
     return tirx.Select(tirx.any(k == 1, k == 2), -value, value)
 
 
-def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
-    """Horner's scheme, the highest power first."""
-    value = exact(coefficients[0])
-    for coefficient in coefficients[1:]:
-        value = value * x + exact(coefficient)
-    return value
+def wave(angle: Any, quarters: Any) -> Any:
+    """cos(angle - quarters * pi/2): the cosine for 0 quarters, the sine for 1, of any float32 angle.
+
+    WGSL promises of its own cos and sin only an error below 2^-11, and that within [-pi, pi], which is
+    what software devices keep to: too little for rotations. Whole turns are taken off first, then
+    quarters; what is left lies in [-pi/4, pi/4].
+    """
+    rest = _without(angle, te.round(angle * exact(0.5 / math.pi)), 4)
+    quarter = te.round(rest * exact(2 / math.pi))
+    return _of_quarter(_without(rest, quarter, 1), quarter, quarters)
+
+
+@T.macro
+def cosine_and_sine(out, angle):
+    """`wave` of both kinds in `out` [0] and [1], float32 [3]: step by step, for kernels.
+
+    As one expression of nested parts it fills a page of shader code wherever it is used.
+    """
+    out[0] = angle
+    out[1] = T.round(out[0] * exact(0.5 / math.pi))
+    out[0] = _without(out[0], out[1], 4)
+    out[1] = T.round(out[0] * exact(2 / math.pi))
+    out[2] = _without(out[0], out[1], 1)
+    out[0] = _of_quarter(out[2], out[1], 0)
+    out[1] = _of_quarter(out[2], out[1], 1)

@@ -1,8 +1,9 @@
 """TVM's paged KV cache with attention kernels of our own.
 
 The cache runs with every layer "mha" and no rope (RopeMode.NONE): windows and rotary positions are
-the kernels' and the model's business. Of the functions that its constructor takes, those for a
-rolling window, token trees and latent attention stay empty; nothing here calls them.
+the kernels' and the model's business. Of the functions that its constructor takes, those for token trees
+and latent attention stay empty; nothing here calls them. Of the two pairs that read pages, one for a
+rolling cache and one for all others, a library has its own.
 """
 
 import tvm
@@ -60,6 +61,7 @@ def emit_create_function(
     """Add the relax function `name` that makes a cache.
 
     It takes five shapes of one element each (CREATE_ARGUMENTS), as MLC's and WebLLM's runtimes call it.
+    A library whose cache rolls always makes one that can, whatever the last of them says.
     """
     sizes = [tvm.tirx.Var(argument, "int64") for argument in CREATE_ARGUMENTS]
     params = [relax.Var(f"{v.name}_", relax.ShapeType([v])) for v in sizes]
@@ -75,6 +77,12 @@ def emit_create_function(
             return relax.Tuple([tvm.ir.StringImm("tirx"), bb.add_func(func, symbol)])
 
         none = relax.Tuple([])
+        over_pages = [
+            tir(signatures.paged_prefill(shape, prefill), "attention_prefill_paged"),
+            tir(signatures.paged_decode(shape, decode), "attention_decode_paged"),
+        ]
+        if shape.rolling is not None:
+            sizes = [*sizes[:-1], tvm.tirx.const(1, "int64")]
         if gpu:
             copy_page = pages._copy_single_page(hkv, page_size, d, dtype, target)
             compact = pages._compact_kv_copy(hkv, d, dtype, target)
@@ -100,10 +108,8 @@ def emit_create_function(
                 bb.add_func(pages._kv_cache_transpose_append(hkv, d, dtype), "kv_cache_append"),
                 relax.prim_value(0),  # the append of latent attention
                 tir(signatures.ragged_prefill(shape, prefill), "attention_prefill_ragged"),
-                tir(signatures.paged_prefill(shape, prefill), "attention_prefill_paged"),
-                tir(signatures.paged_decode(shape, decode), "attention_decode_paged"),
-                none,  # rolling window: prefill, decode
-                none,
+                *(over_pages if shape.rolling is None else [none, none]),
+                *([none, none] if shape.rolling is None else over_pages),
                 none,  # token trees: with pages, without
                 none,
                 none,  # latent attention

@@ -5,10 +5,13 @@ from typing import Any
 from tvm.script import tirx as T
 
 from engine.embedded.kernels.attention.gpu_limits import THREADS, padded, slice_width
+from engine.embedded.kernels.attention.rolling import aim_of, query_place, turned
 from engine.embedded.kernels.attention.shape import (
     NONE,
     AttentionShape,
-    first_visible,
+    end_of_keys,
+    first_key,
+    flat_element,
     score,
 )
 
@@ -28,6 +31,8 @@ def decode_body(shape: AttentionShape) -> Any:
     scores = (group * tile_keys + THREADS - 1) // THREADS
     outputs = (group * d + THREADS - 1) // THREADS
     loads = tile_keys * width // THREADS
+
+    aim = aim_of(shape)
 
     @T.macro
     def body(q, keys, qp, kp, o, lse, B, sm_scale):
@@ -49,94 +54,111 @@ def decode_body(shape: AttentionShape) -> Any:
                         part = T.sblock_alloc_buffer((scores,), "float32", scope="local")
                         acc = T.sblock_alloc_buffer((outputs,), "float32", scope="local")
                         one = T.sblock_alloc_buffer((4,), "float32", scope="local")
+                        turn = T.sblock_alloc_buffer((3,), "float32", scope="local")
                         at = T.sblock_alloc_buffer((2,), "int32", scope="local")
                         kstart: T.let[T.int32] = kp[b]
                         key_length: T.let[T.int32] = keys(b)[0]
-                        at[0] = T.min(key_length, first_visible(qp[b], kstart, sm_scale, shape))
-                        at[1] = T.max(at[0], T.min(key_length, qp[b] - kstart + 1))
-                        for i in T.serial(T.ceildiv(group * whole, THREADS)):
-                            if i * THREADS + tx < group * whole:
-                                qs[(i * THREADS + tx) // whole, (i * THREADS + tx) % whole] = T.if_then_else(
-                                    (i * THREADS + tx) % whole < d,
-                                    T.Cast(
-                                        "float32",
-                                        q[
-                                            b,
-                                            by * group + (i * THREADS + tx) // whole,
-                                            (i * THREADS + tx) % whole,
-                                        ],
-                                    ),
-                                    T.float32(0),
-                                )
                         if tx < rows:
                             top[tx] = T.float32(NONE)
                             total[tx] = T.float32(0)
                         for i in T.serial(outputs):
                             acc[i] = T.float32(0)
-                        for tile in T.serial(T.ceildiv(at[1] - at[0], tile_keys)):
-                            start: T.let[T.int32] = at[0] + tile * tile_keys
-                            for i in T.serial(scores):
-                                part[i] = T.float32(0)
-                            for s in T.serial(whole // width):
-                                T.tvm_storage_sync("shared")
-                                for i in T.serial(loads):
-                                    ks[(i * THREADS + tx) % width, (i * THREADS + tx) // width] = (
+                        for span in T.serial(shape.spans):
+                            at[0] = first_key(span, qp[b], kstart, key_length, sm_scale, shape)
+                            at[1] = end_of_keys(span, at[0], qp[b], kstart, key_length, shape)
+                            for i in T.serial(T.ceildiv(group * whole, THREADS)):
+                                if i * THREADS + tx < group * whole:
+                                    aim(turn, query_place(span, qp[b], shape), (i * THREADS + tx) % whole)
+                                    qs[(i * THREADS + tx) // whole, (i * THREADS + tx) % whole] = (
                                         T.if_then_else(
-                                            start + (i * THREADS + tx) // width < key_length
-                                            and s * width + (i * THREADS + tx) % width < d,
-                                            keys(b)[1](
-                                                start + (i * THREADS + tx) // width,
-                                                by,
-                                                s * width + (i * THREADS + tx) % width,
+                                            (i * THREADS + tx) % whole < d,
+                                            turned(
+                                                flat_element(q, b),
+                                                (
+                                                    0,
+                                                    by * group + (i * THREADS + tx) // whole,
+                                                    (i * THREADS + tx) % whole,
+                                                ),
+                                                turn,
+                                                shape,
                                             ),
                                             T.float32(0),
                                         )
                                     )
-                                T.tvm_storage_sync("shared")
+                            for tile in T.serial(T.ceildiv(at[1] - at[0], tile_keys)):
+                                start: T.let[T.int32] = at[0] + tile * tile_keys
+                                for i in T.serial(scores):
+                                    part[i] = T.float32(0)
+                                for s in T.serial(whole // width):
+                                    T.tvm_storage_sync("shared")
+                                    for i in T.serial(loads):
+                                        aim(
+                                            turn,
+                                            kstart + start + (i * THREADS + tx) // width,
+                                            s * width + (i * THREADS + tx) % width,
+                                        )
+                                        ks[(i * THREADS + tx) % width, (i * THREADS + tx) // width] = (
+                                            T.if_then_else(
+                                                start + (i * THREADS + tx) // width < key_length
+                                                and s * width + (i * THREADS + tx) % width < d,
+                                                turned(
+                                                    keys(b)[1],
+                                                    (
+                                                        start + (i * THREADS + tx) // width,
+                                                        by,
+                                                        s * width + (i * THREADS + tx) % width,
+                                                    ),
+                                                    turn,
+                                                    shape,
+                                                ),
+                                                T.float32(0),
+                                            )
+                                        )
+                                    T.tvm_storage_sync("shared")
+                                    for i in T.serial(scores):
+                                        if i * THREADS + tx < group * tile_keys:
+                                            for x in T.serial(width):
+                                                part[i] += (
+                                                    qs[(i * THREADS + tx) // tile_keys, s * width + x]
+                                                    * ks[x, (i * THREADS + tx) % tile_keys]
+                                                )
                                 for i in T.serial(scores):
                                     if i * THREADS + tx < group * tile_keys:
-                                        for x in T.serial(width):
-                                            part[i] += (
-                                                qs[(i * THREADS + tx) // tile_keys, s * width + x]
-                                                * ks[x, (i * THREADS + tx) % tile_keys]
-                                            )
-                            for i in T.serial(scores):
-                                if i * THREADS + tx < group * tile_keys:
-                                    seen[(i * THREADS + tx) // tile_keys, (i * THREADS + tx) % tile_keys] = (
-                                        T.if_then_else(
+                                        seen[
+                                            (i * THREADS + tx) // tile_keys, (i * THREADS + tx) % tile_keys
+                                        ] = T.if_then_else(
                                             start + (i * THREADS + tx) % tile_keys < at[1],
                                             score(part[i], sm_scale, shape),
                                             T.float32(NONE),
                                         )
-                                    )
-                            T.tvm_storage_sync("shared")
-                            if tx < rows:
-                                one[0] = top[tx]
-                                one[1] = total[tx]
-                                one[3] = one[0]
-                                for c in T.serial(tile_keys):
-                                    one[0] = T.max(one[0], seen[tx, c])
-                                one[3] = T.exp2(one[3] - one[0])
-                                one[1] = one[1] * one[3]
-                                for c in T.serial(tile_keys):
-                                    one[2] = T.if_then_else(
-                                        seen[tx, c] > T.float32(NONE),
-                                        T.exp2(seen[tx, c] - one[0]),
-                                        T.float32(0),
-                                    )
-                                    prob[tx, c] = one[2]
-                                    one[1] += one[2]
-                                top[tx] = one[0]
-                                total[tx] = one[1]
-                                fade[tx] = one[3]
-                            T.tvm_storage_sync("shared")
-                            for i in T.serial(outputs):
-                                if i * THREADS + tx < group * d:
-                                    acc[i] = acc[i] * fade[(i * THREADS + tx) // d]
-                                    for c in T.serial(T.min(tile_keys, at[1] - start)):
-                                        acc[i] += prob[(i * THREADS + tx) // d, c] * keys(b)[2](
-                                            start + c, by, (i * THREADS + tx) % d
+                                T.tvm_storage_sync("shared")
+                                if tx < rows:
+                                    one[0] = top[tx]
+                                    one[1] = total[tx]
+                                    one[3] = one[0]
+                                    for c in T.serial(tile_keys):
+                                        one[0] = T.max(one[0], seen[tx, c])
+                                    one[3] = T.exp2(one[3] - one[0])
+                                    one[1] = one[1] * one[3]
+                                    for c in T.serial(tile_keys):
+                                        one[2] = T.if_then_else(
+                                            seen[tx, c] > T.float32(NONE),
+                                            T.exp2(seen[tx, c] - one[0]),
+                                            T.float32(0),
                                         )
+                                        prob[tx, c] = one[2]
+                                        one[1] += one[2]
+                                    top[tx] = one[0]
+                                    total[tx] = one[1]
+                                    fade[tx] = one[3]
+                                T.tvm_storage_sync("shared")
+                                for i in T.serial(outputs):
+                                    if i * THREADS + tx < group * d:
+                                        acc[i] = acc[i] * fade[(i * THREADS + tx) // d]
+                                        for c in T.serial(T.min(tile_keys, at[1] - start)):
+                                            acc[i] += prob[(i * THREADS + tx) // d, c] * keys(b)[2](
+                                                start + c, by, (i * THREADS + tx) % d
+                                            )
                         T.tvm_storage_sync("shared")
                         for i in T.serial(outputs):
                             if i * THREADS + tx < group * d:

@@ -5,10 +5,13 @@ from typing import Any
 from tvm.script import tirx as T
 
 from engine.embedded.kernels.attention.gpu_limits import SIDE, padded, slice_width
+from engine.embedded.kernels.attention.rolling import aim_of, query_place, turned
 from engine.embedded.kernels.attention.shape import (
     NONE,
     AttentionShape,
-    first_visible,
+    end_of_keys,
+    first_key,
+    flat_element,
     score,
     visible,
 )
@@ -25,6 +28,8 @@ def prefill_body(shape: AttentionShape) -> Any:
     width = slice_width(whole, 64)
     slices, columns = whole // width, width // SIDE
 
+    aim = aim_of(shape)
+
     @T.macro
     def body(q, qi, keys, qp, kp, o, lse, B, n, sm_scale):
         # Each sequence may leave one tile partly filled, hence + B.
@@ -40,6 +45,7 @@ def prefill_body(shape: AttentionShape) -> Any:
                             seen = T.sblock_alloc_buffer((SIDE, SIDE), "float32", scope="shared")
                             prob = T.sblock_alloc_buffer((SIDE, SIDE), "float32", scope="shared")
                             acc = T.sblock_alloc_buffer((slices * columns,), "float32", scope="local")
+                            turn = T.sblock_alloc_buffer((3,), "float32", scope="local")
                             # maximum, sum, this score, maximum before this tile
                             st = T.sblock_alloc_buffer((4,), "float32", scope="local")
                             # sequence, tile in it, lowest and highest query position, begin, end
@@ -62,11 +68,6 @@ def prefill_body(shape: AttentionShape) -> Any:
                             kstart: T.let[T.int32] = kp[b]
                             key_length: T.let[T.int32] = T.if_then_else(at[0] < 0, 0, keys(b)[0])
                             for s in T.serial(slices * columns):
-                                qs[ty, s * SIDE + tx] = T.if_then_else(
-                                    token < length and s * SIDE + tx < d,
-                                    T.Cast("float32", q[first + token, head, s * SIDE + tx]),
-                                    T.float32(0),
-                                )
                                 acc[s] = T.float32(0)
                             at[2] = qp[T.min(first + at[1] * SIDE // group, n - 1)]
                             at[3] = at[2]
@@ -75,63 +76,84 @@ def prefill_body(shape: AttentionShape) -> Any:
                             ):
                                 at[2] = T.min(at[2], qp[first + at[1] * SIDE // group + 1 + t])
                                 at[3] = T.max(at[3], qp[first + at[1] * SIDE // group + 1 + t])
-                            at[4] = T.min(key_length, first_visible(at[2], kstart, sm_scale, shape))
-                            at[5] = T.max(at[4], T.min(key_length, at[3] - kstart + 1))
                             st[0] = T.float32(NONE)
                             st[1] = T.float32(0)
-                            for tile in T.serial(T.ceildiv(at[5] - at[4], SIDE)):
-                                start: T.let[T.int32] = at[4] + tile * SIDE
-                                st[2] = T.float32(0)
-                                for s in T.serial(slices):
-                                    T.tvm_storage_sync("shared")
-                                    for c in T.serial(columns):
-                                        kv[c * SIDE + tx, ty] = T.if_then_else(
-                                            start + ty < key_length and s * width + c * SIDE + tx < d,
-                                            keys(b)[1](start + ty, by, s * width + c * SIDE + tx),
-                                            T.float32(0),
-                                        )
-                                    T.tvm_storage_sync("shared")
-                                    for x in T.serial(width):
-                                        st[2] += qs[ty, s * width + x] * kv[x, tx]
-                                seen[ty, tx] = T.if_then_else(
-                                    token < length
-                                    and start + tx < key_length
-                                    and visible(
-                                        kstart + start + tx,
-                                        qp[T.min(first + token, n - 1)],
-                                        sm_scale,
-                                        shape,
-                                    ),
-                                    score(st[2], sm_scale, shape),
-                                    T.float32(NONE),
-                                )
-                                T.tvm_storage_sync("shared")
-                                st[3] = st[0]
-                                for c in T.serial(SIDE):
-                                    st[0] = T.max(st[0], seen[ty, c])
-                                prob[ty, tx] = T.if_then_else(
-                                    seen[ty, tx] > T.float32(NONE),
-                                    T.exp2(seen[ty, tx] - st[0]),
-                                    T.float32(0),
-                                )
-                                st[3] = T.exp2(st[3] - st[0])
-                                st[1] = st[1] * st[3]
+                            for span in T.serial(shape.spans):
                                 for s in T.serial(slices * columns):
-                                    acc[s] = acc[s] * st[3]
-                                for s in T.serial(slices):
+                                    aim(
+                                        turn,
+                                        query_place(span, qp[T.min(first + token, n - 1)], shape),
+                                        s * SIDE + tx,
+                                    )
+                                    qs[ty, s * SIDE + tx] = T.if_then_else(
+                                        token < length and s * SIDE + tx < d,
+                                        turned(
+                                            flat_element(q, first), (token, head, s * SIDE + tx), turn, shape
+                                        ),
+                                        T.float32(0),
+                                    )
+                                at[4] = first_key(span, at[2], kstart, key_length, sm_scale, shape)
+                                at[5] = end_of_keys(span, at[4], at[3], kstart, key_length, shape)
+                                for tile in T.serial(T.ceildiv(at[5] - at[4], SIDE)):
+                                    start: T.let[T.int32] = at[4] + tile * SIDE
+                                    st[2] = T.float32(0)
+                                    for s in T.serial(slices):
+                                        T.tvm_storage_sync("shared")
+                                        for c in T.serial(columns):
+                                            aim(turn, kstart + start + ty, s * width + c * SIDE + tx)
+                                            kv[c * SIDE + tx, ty] = T.if_then_else(
+                                                start + ty < key_length and s * width + c * SIDE + tx < d,
+                                                turned(
+                                                    keys(b)[1],
+                                                    (start + ty, by, s * width + c * SIDE + tx),
+                                                    turn,
+                                                    shape,
+                                                ),
+                                                T.float32(0),
+                                            )
+                                        T.tvm_storage_sync("shared")
+                                        for x in T.serial(width):
+                                            st[2] += qs[ty, s * width + x] * kv[x, tx]
+                                    seen[ty, tx] = T.if_then_else(
+                                        token < length
+                                        and start + tx < key_length
+                                        and visible(
+                                            span,
+                                            kstart + start + tx,
+                                            qp[T.min(first + token, n - 1)],
+                                            sm_scale,
+                                            shape,
+                                        ),
+                                        score(st[2], sm_scale, shape),
+                                        T.float32(NONE),
+                                    )
                                     T.tvm_storage_sync("shared")
-                                    for c in T.serial(columns):
-                                        kv[c * SIDE + tx, ty] = T.if_then_else(
-                                            start + ty < key_length and s * width + c * SIDE + tx < d,
-                                            keys(b)[2](start + ty, by, s * width + c * SIDE + tx),
-                                            T.float32(0),
-                                        )
-                                    T.tvm_storage_sync("shared")
-                                    for c in T.serial(columns):
-                                        for j in T.serial(SIDE):
-                                            acc[s * columns + c] += prob[ty, j] * kv[c * SIDE + tx, j]
-                                for j in T.serial(SIDE):
-                                    st[1] += prob[ty, j]
+                                    st[3] = st[0]
+                                    for c in T.serial(SIDE):
+                                        st[0] = T.max(st[0], seen[ty, c])
+                                    prob[ty, tx] = T.if_then_else(
+                                        seen[ty, tx] > T.float32(NONE),
+                                        T.exp2(seen[ty, tx] - st[0]),
+                                        T.float32(0),
+                                    )
+                                    st[3] = T.exp2(st[3] - st[0])
+                                    st[1] = st[1] * st[3]
+                                    for s in T.serial(slices * columns):
+                                        acc[s] = acc[s] * st[3]
+                                    for s in T.serial(slices):
+                                        T.tvm_storage_sync("shared")
+                                        for c in T.serial(columns):
+                                            kv[c * SIDE + tx, ty] = T.if_then_else(
+                                                start + ty < key_length and s * width + c * SIDE + tx < d,
+                                                keys(b)[2](start + ty, by, s * width + c * SIDE + tx),
+                                                T.float32(0),
+                                            )
+                                        T.tvm_storage_sync("shared")
+                                        for c in T.serial(columns):
+                                            for j in T.serial(SIDE):
+                                                acc[s * columns + c] += prob[ty, j] * kv[c * SIDE + tx, j]
+                                    for j in T.serial(SIDE):
+                                        st[1] += prob[ty, j]
                             if token < length:
                                 for s in T.serial(slices * columns):
                                     if s * SIDE + tx < d:

@@ -7,6 +7,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from engine.embedded.kernels.arithmetic import tanh
+from engine.embedded.spec import RollingCache
 
 NONE = -1e30
 LOG2_E = 1.4426950408889634
@@ -21,6 +22,10 @@ class AttentionShape:
 
     `window` is the one window in tokens that windowed layers have, None if no layer has one.
     `softcap` bounds the scaled scores of all layers to +-softcap.
+
+    With a `rolling` cache, the kernels rotate queries and keys themselves, whole heads with the base
+    `rope_theta`: positions are places in the cache, which a key does not keep. Places count kept tokens
+    from the first sink on, so those of a query and of a key in the window differ by their distance.
     """
 
     num_heads: int
@@ -29,12 +34,19 @@ class AttentionShape:
     dtype: str
     window: int | None
     softcap: float | None = None
+    rolling: RollingCache | None = None
+    rope_theta: float = 10000.0
     page_size: int = 16
 
     @property
     def group(self) -> int:
         """Query heads that share a key head."""
         return self.num_heads // self.num_kv_heads
+
+    @property
+    def spans(self) -> int:
+        """How many ranges of keys a kernel visits: with a rolling cache sinks, then window."""
+        return 1 if self.rolling is None else 2
 
 
 def score(product: Any, sm_scale: Any, shape: AttentionShape) -> Any:
@@ -48,29 +60,53 @@ def score(product: Any, sm_scale: Any, shape: AttentionShape) -> Any:
     return capped * T.float32(shape.softcap * LOG2_E)
 
 
-def visible(key_position: Any, query_position: Any, sm_scale: Any, shape: AttentionShape) -> Any:
-    """The mask, as a boolean expression."""
+def visible(span: Any, key_position: Any, query_position: Any, sm_scale: Any, shape: AttentionShape) -> Any:
+    """The mask of a key of that span, as a boolean expression."""
     causal = key_position <= query_position
+    if shape.rolling is not None:
+        near = query_position - key_position <= shape.rolling.window - shape.rolling.sinks
+        return T.And(causal, T.if_then_else(span == 0, key_position < shape.rolling.sinks, near))
     if shape.window is None:
         return causal
     near = query_position - key_position < shape.window
     return T.And(causal, T.Or(sm_scale > T.float32(0), near))
 
 
-def first_visible(query_position: Any, key_start: Any, sm_scale: Any, shape: AttentionShape) -> Any:
-    """The index of the first key that the query at `query_position` may see."""
+def first_key(
+    span: Any, lowest: Any, key_start: Any, key_length: Any, sm_scale: Any, shape: AttentionShape
+) -> Any:
+    """The index of the first key of that span that queries from position `lowest` on may see."""
+    if shape.rolling is not None:
+        sinks = T.max(T.int32(0), shape.rolling.sinks - key_start)
+        oldest = lowest - key_start - (shape.rolling.window - shape.rolling.sinks)
+        return T.if_then_else(span == 0, T.int32(0), T.min(key_length, T.max(sinks, oldest)))
     if shape.window is None:
-        return T.int32(0)
-    from_window = T.max(T.int32(0), query_position - key_start - shape.window + 1)
-    return T.if_then_else(sm_scale > T.float32(0), T.int32(0), from_window)
+        return T.min(key_length, T.int32(0))
+    from_window = T.max(T.int32(0), lowest - key_start - shape.window + 1)
+    return T.min(key_length, T.if_then_else(sm_scale > T.float32(0), T.int32(0), from_window))
 
 
-def page_element(pages: Any, page_values: Any, first_page: Any, part: int, page_size: int) -> Element:
-    """Keys (part 0) or values (part 1) of the sequence whose page list starts at `first_page`."""
+def end_of_keys(
+    span: Any, first: Any, highest: Any, key_start: Any, key_length: Any, shape: AttentionShape
+) -> Any:
+    """The index behind the last key of that span that queries up to `highest` may see, at least `first`."""
+    end = T.min(key_length, highest - key_start + 1)
+    if shape.rolling is not None:
+        end = T.if_then_else(span == 0, T.min(end, shape.rolling.sinks - key_start), end)
+    return T.max(first, end)
+
+
+def page_element(
+    pages: Any, page_values: Any, first_page: Any, part: int, page_size: int, slot: Callable[[Any], Any]
+) -> Element:
+    """Keys (part 0) or values (part 1) of the sequence whose page list starts at `first_page`.
+
+    `slot` is where in those pages a key lies, by its index.
+    """
 
     def read(j: Any, head: Any, x: Any) -> Any:
-        page = page_values[first_page + j // page_size]
-        return T.Cast("float32", pages[page, part, head, j % page_size, x])
+        page = page_values[first_page + slot(j) // page_size]
+        return T.Cast("float32", pages[page, part, head, slot(j) % page_size, x])
 
     return read
 
@@ -81,6 +117,6 @@ def flat_element(buffer: Any, start: Any) -> Element:
 
 
 def paged_length(page_indptr: Any, last_page_length: Any, b: Any, page_size: int) -> Any:
-    """How many keys sequence `b` has in its pages."""
+    """How many slots sequence `b` has filled in its pages."""
     pages = page_indptr[b + 1] - page_indptr[b]
-    return T.if_then_else(pages > 0, (pages - 1) * page_size + last_page_length[b], T.int32(0))
+    return T.if_then_else(pages > 0, (pages - 1) * page_size + last_page_length, T.int32(0))

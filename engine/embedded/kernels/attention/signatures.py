@@ -44,16 +44,31 @@ def _attend(shape: AttentionShape, body: Any) -> Any:
 
 
 def _attend_to_pages(shape: AttentionShape, body: Any) -> Any:
-    """`_attend` with the keys of the cache."""
+    """`_attend` with the keys of the cache.
+
+    `vll` is how many slots of the last page are filled, [B]; of a rolling cache [3, B]: that, the slot
+    at which the window begins, and how many sinks lie before it.
+    """
     hkv, d, dtype, ps = shape.num_kv_heads, shape.head_dim, shape.dtype, shape.page_size
     attend = _attend(shape, body)
+    length_rows = () if shape.rolling is None else (3,)
 
-    def keys(pages: Any, indptr: Any, values: Any, last: Any) -> Any:
-        return lambda b: (
-            paged_length(indptr, last, b, ps),
-            page_element(pages, values, indptr[b], 0, ps),
-            page_element(pages, values, indptr[b], 1, ps),
-        )
+    def keys(pages: Any, indptr: Any, values: Any, info: Any) -> Any:
+        def of(b: Any) -> tuple[Any, Any, Any]:
+            if shape.rolling is None:
+                length = paged_length(indptr, info[b], b, ps)
+                slot = lambda j: j  # noqa: E731
+            else:
+                gap = info[1, b] - info[2, b]
+                length = paged_length(indptr, info[0, b], b, ps) - gap
+                slot = lambda j: T.if_then_else(j < info[2, b], j, j + gap)  # noqa: E731
+            return (
+                length,
+                page_element(pages, values, indptr[b], 0, ps, slot),
+                page_element(pages, values, indptr[b], 1, ps, slot),
+            )
+
+        return of
 
     @T.macro
     def attend_to_pages(vq, vqi, vp, vpi, vpv, vll, vkp, vqp, vo, vl, B, n, sm_scale):
@@ -66,7 +81,7 @@ def _attend_to_pages(shape: AttentionShape, body: Any) -> Any:
         p = T.match_buffer(vp, (max_pages, 2, hkv, ps, d), dtype, elem_offset=pages_offset)
         pi = T.match_buffer(vpi, (B + 1,), "int32", elem_offset=pi_offset)
         pv = T.match_buffer(vpv, (num_pages,), "int32", elem_offset=pv_offset)
-        ll = T.match_buffer(vll, (B,), "int32", elem_offset=ll_offset)
+        ll = T.match_buffer(vll, (*length_rows, B), "int32", elem_offset=ll_offset)
         attend(vq, vqi, keys(p, pi, pv, ll), vqp, vkp, vo, vl, B, n, sm_scale)
 
     return attend_to_pages
