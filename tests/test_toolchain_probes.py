@@ -264,7 +264,7 @@ class TestDocker:
 
     @pytest.mark.usefixtures("tools")
     def test_nothing_of_it(self) -> None:
-        for name in ("docker", "docker-daemon", "docker-image"):
+        for name in ("docker", "docker-daemon", "docker-image", "docker-mlc_llm"):
             assert look(name).status == "missing"
 
     @POSIX
@@ -273,6 +273,18 @@ class TestDocker:
         self.install(tmp_path, monkeypatch)
         assert look("docker-daemon").found == "Docker 28.3.2, amd64, 8.0 GiB"
         assert look("docker-image").found == "mlc-compiler, amd64, mlc-wizard 0.1.0"
+
+    @POSIX
+    def test_mlc_llm_in_the_image(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.install(tmp_path, monkeypatch)
+        without = look("docker-mlc_llm")
+        assert without.status == "missing"
+        assert "MLC_LLM_WHEELS" in without.remedy.commands[0]
+        assert without.blocks("docker", "vulkan")
+        assert not without.blocks("docker", "webgpu")
+        labels = docker_stand_in.IMAGE["Config"]["Labels"] | {inspection.MLC_LLM_LABEL: "mlc-llm-cpu"}  # type: ignore[index]
+        self.install(tmp_path, monkeypatch, image={"Config": {"Labels": labels}})
+        assert look("docker-mlc_llm").found == "mlc-llm-cpu, in mlc-compiler"
 
     @POSIX
     def test_an_image_for_another_processor(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,17 @@ def a_machine() -> list[Finding]:
         "browser": "/usr/bin/chromium",
     }
     findings = {p.id: finding(p.id, found=told.get(p.id, "as wanted")) for p in PROBES}
-    for name in ("git-lfs", "emcc", "android-ndk", "node", "xcode", "metal", "mlc_llm", "docker-image"):
+    for name in (
+        "git-lfs",
+        "emcc",
+        "android-ndk",
+        "node",
+        "xcode",
+        "metal",
+        "mlc_llm",
+        "docker-image",
+        "docker-mlc_llm",
+    ):
         findings[name] = finding(name, "missing", "not found", remedy=Remedy(told="Install it."))
     findings["wasm-runtime"] = finding(
         "wasm-runtime",

@@ -69,6 +69,9 @@ def check(
                 finding = _run(probe, stop, seconds or probe.seconds, env)
                 if finding is not None:
                     events.put(Found(finding))
+        except Exception as error:  # no row may be lost for a fault of ours
+            fault = f"could not be looked at: {type(error).__name__}: {error}"
+            events.put(Found(_broken(probe, fault, None)))
         finally:
             events.put(None)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from engine.toolchain.finding import Finding, Status
+from engine.toolchain.finding import EVERY, Finding, Status
 from engine.toolchain.verdict import Verdict
 
 MARKS: Mapping[Status, str] = {"ok": "✓", "warn": "▲", "missing": "✗", "broken": "✗"}
@@ -18,7 +18,7 @@ def needed_by(finding: Finding) -> str:
     """Who needs it, in words."""
     parts = []
     for backend, targets in finding.needed_for.items():
-        what = "every target" if "*" in targets else ", ".join(targets)
+        what = "every target" if EVERY in targets else ", ".join(targets)
         parts.append(f"{what} ({backend})")
     return "; ".join(parts) or "no target: good to know"
 

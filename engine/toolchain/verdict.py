@@ -12,7 +12,7 @@ from engine.toolchain.probe import Probe
 BACKENDS: Mapping[str, tuple[str, ...]] = {
     "embedded": embedded.TARGETS,
     "mlc_llm": tuple(TARGETS),
-    "docker": embedded.TARGETS,
+    "docker": tuple(target for target in TARGETS if target not in ("metal", "iphone")),
 }
 """The targets that each backend compiles for, where it has all that it needs; the preferred one first."""
 

@@ -8,6 +8,7 @@ from engine.toolchain.probe import Probe
 from engine.toolchain.programs import ask, clip
 
 _NEEDED = {"docker": (EVERY,)}
+_BY_MLC_LLM = ("cuda", "vulkan", "opencl", "android")
 _GIB = 2**30
 _PLATFORMS = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 """How Docker calls what Python calls a machine."""
@@ -69,6 +70,26 @@ def _image(probe: Probe) -> Finding:
     return probe.finding("ok", told)
 
 
+def _mlc_llm(probe: Probe) -> Finding:
+    from engine.backends import embedded
+    from engine.backends.docker import inspection
+
+    # For the others, the embedded compiler in the image does.
+    needed_for = {"docker": tuple(target for target in _BY_MLC_LLM if target not in embedded.TARGETS)}
+    try:
+        image = inspection.image()
+    except WizardError as error:
+        found = f"not known: {clip(error.what)}"
+        remedy = Remedy(told="See to the image first.")
+        return probe.finding("missing", found, remedy=remedy, needed_for=needed_for)
+    if image.mlc_llm:
+        return probe.finding("ok", f"{image.mlc_llm}, in {image.name}")
+    wheels = "mlc-llm-nightly-cpu mlc-ai-nightly-cpu"
+    build = f'docker build --build-arg MLC_LLM_WHEELS="{wheels}" -t {image.name} -f docker/Dockerfile.mlc .'
+    remedy = Remedy(told="In a checkout of mlc-wizard, build the image with it:", commands=(build,))
+    return probe.finding("missing", f"{image.name} was built without", remedy=remedy, needed_for=needed_for)
+
+
 def _refused(probe: Probe, error: WizardError, *, absent: bool = False, known: str = "") -> Finding:
     return probe.finding(
         "missing" if absent else "broken",
@@ -105,6 +126,15 @@ PROBES = (
         why="The docker backend runs in it; it is built once.",
         needed_for=_NEEDED,
         look=_image,
+        seconds=30.0,
+    ),
+    Probe(
+        id="docker-mlc_llm",
+        group="docker",
+        title="mlc_llm in the image",
+        why="In a container it makes what the embedded backend does not; Apple's compilers run in none.",
+        needed_for={"docker": _BY_MLC_LLM},
+        look=_mlc_llm,
         seconds=30.0,
     ),
 )
