@@ -1,5 +1,6 @@
 """Mistral with a rolling cache: compiled libraries against a cache in numpy that drops tokens one by one."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from exports import LIBRARY, QUANTIZATIONS, decoder
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from engine.artifacts import verify
 from engine.embedded import evaluate
 from engine.embedded.__main__ import main
 from engine.embedded.local import LocalModel
@@ -177,3 +179,17 @@ def test_a_new_conversation_forgets_the_old_one() -> None:
     model.step(ids_of_length(80)[40:])
     model.reset()
     check(model.step, [50], expected(), TOLERANCE)
+
+
+def test_verify_runs_it_past_the_window(tmp_path: Path) -> None:
+    """And catches a library that was compiled for other sinks than the configuration beside it says."""
+    folder = Path(shutil.copytree(rolling("cpu"), tmp_path / "export"))
+    checks = {check.name: check for check in verify(folder)}
+    assert all(check.passed for check in checks.values()), checks
+    assert "12 tokens" in checks["generation"].found
+    path = folder / "mlc-chat-config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["attention_sink_size"] = config["model_config"]["attention_sink_size"] = 0
+    path.write_text(json.dumps(config), encoding="utf-8")
+    caught = {check.name: check.found for check in verify(folder) if not check.passed}
+    assert "differ" in caught["generation"]
