@@ -44,11 +44,15 @@ class QuantizationChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetChoice:
-    """`library` is the file that compiling makes; `lacks` says why it cannot be made here."""
+    """`library` is the file that compiling makes; `lacks` says why it cannot be made here.
+
+    `backend` is the name of the one that makes it, empty where none does.
+    """
 
     target: Target
     library: str
     lacks: WizardError | None = None
+    backend: str = ""
 
     @property
     def compiles(self) -> bool:
@@ -109,9 +113,22 @@ def target_choices(
     """Every target of the catalog, for the model, the quantization and the backend of `plan`."""
     plans = {name: replace(plan, device=name, compile=True) for name in TARGETS}
     return tuple(
-        TargetChoice(target=TARGETS[name], library=library_name(p), lacks=refuse(p, facts))
+        TargetChoice(
+            target=TARGETS[name],
+            library=library_name(p),
+            lacks=refuse(p, facts),
+            backend=taken(p, facts).backend if refuse(p, facts) is None else "",
+        )
         for name, p in plans.items()
     )
+
+
+def taken(plan: ExportPlan, facts: ModelFacts | None) -> ExportPlan:
+    """`plan` with the backend that "auto" stands for, without waiting; as it is where none can do it."""
+    try:
+        return replace(plan, backend=auto.choose(plan, facts, wait=False)[0].name)  # type: ignore[arg-type]
+    except WizardError:
+        return plan
 
 
 def with_device(plan: ExportPlan, device: str, *, library: bool, facts: ModelFacts | None) -> ExportPlan:

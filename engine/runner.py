@@ -70,9 +70,11 @@ class _Run:
         )
         try:
             yield from self._advise()
+            before = self.job.reason
             for stage in stages:
                 yield from self._visit(stage)
                 if stage == "fetch":
+                    yield from self._backend_told(before)
                     yield from self._advise()
         except WizardError as ended:
             error = ended
@@ -103,6 +105,12 @@ class _Run:
         for stage in ("fetch", "compile"):
             if stage not in stages:
                 self.workspace.remove(stage)
+
+    def _backend_told(self, before: str) -> Iterator[Event]:
+        """Another backend than the one that was expected while the model was not known."""
+        if self.job.reason != before:
+            self.log.write([self.job.reason])
+            yield Output(stage="fetch", lines=(self.job.reason,))
 
     def _advise(self) -> Iterator[Event]:
         """What was not said before: of a Hub model, more is known once it was fetched."""

@@ -316,9 +316,7 @@ class TestChoosing:
         with pytest.raises(UsageError) as caught:
             auto.choose(plan(backend="auto", device="vulkan"), None)
         assert "vulkan" in caught.value.what
-        assert (
-            "mlc_llm, the official compiler, may cover it: No mlc_llm was found here." in caught.value.remedy
-        )
+        assert "mlc_llm, the official compiler, may cover it: No mlc_llm was found here." in caught.value.why
         assert "engine.interpreter=PATH" in caught.value.remedy
 
     def test_what_no_backend_can_do_is_said_without_detours(self, tmp_path):

@@ -9,11 +9,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import exports
 import pytest
 from official_support import distribution, mlc_llm, working
-from runner_support import GEMMA, failure, finish, is_ready, outcomes, plan_for, visible
+from runner_support import GEMMA, GOLDEN, failure, finish, is_ready, outcomes, plan_for, visible
 
 from engine import runner
+from engine.artifacts import verify
 from engine.backends.official import stage
 from engine.events import Event, Output, Progress, RunStarted, StageEnded
 from engine.plan import ExportPlan
@@ -222,6 +224,32 @@ def test_advice_speaks_of_what_it_computes_otherwise(plan, model):
     assert "mlc-llm-rope" not in codes
     shutil.copyfile(GEMMA / "config.transformers5.json", model / "config.json")
     assert "mlc-llm-rope" in {advice.code for advice in prepare(plan).advice()}
+
+
+def test_a_family_that_only_mlc_llm_knows(plan, model):
+    shutil.rmtree(model)
+    shutil.copytree(GOLDEN / "llama" / "hf", model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"model_type": "rwkv6"}))
+    auto = dataclasses.replace(plan, backend="auto", device="cpu")
+    events = finish(auto)
+    assert outcomes(events) == DONE
+    (start,) = (e for e in events if isinstance(e, RunStarted))
+    assert start.backend.startswith("mlc_llm backend: ")
+    assert "rwkv6" in start.backend
+    told = lines(events, "verify")
+    unknown = "nothing is known of rwkv6 in q4f16_1"
+    assert f"parameters: not compared with the model: {unknown}" in told
+    assert f"generation: not run here: {unknown}" in told
+    assert receipt(auto)["source"]["model_type"] == "rwkv6"
+
+
+def test_a_library_of_mlc_llm_that_this_tvm_runs_is_run(tmp_path):
+    """Real mlc_llm libraries do run here; ours stands for one, as the receipt says that it is theirs."""
+    made = Path(shutil.copytree(exports.export("llama", "q4f32_1", "cpu"), tmp_path / "made"))
+    names = {check.name: check for check in verify(made, made_by="mlc_llm")}
+    assert names["generation"].passed, names["generation"].found
+    assert "native contract" not in names, "that is a matter of the embedded compiler"
 
 
 def test_an_interpreter_that_is_gone_when_the_stage_begins(tmp_path, capsys):

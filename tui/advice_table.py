@@ -16,6 +16,8 @@ STEP_AND_TITLE: dict[str, tuple[str, str]] = {
     "both-windows": ("context", "Context and sliding window"),
     "batch": ("context", "Room for several conversations"),
     "tensor-parallel": ("target", "Several devices"),
+    "mlc-llm-gemma3": ("target", "Gemma 3 compiled by mlc_llm"),
+    "mlc-llm-rope": ("target", "mlc_llm and transformers 5"),
     "no-chat-template": ("model", "No chat template"),
     "cache": ("review", "Not enough room for the model"),
     "disk": ("review", "Not enough room on the disk"),

@@ -100,6 +100,14 @@ class Draft:
             return "demo"
         return _NOT_IN_A_NAME.sub("-", Path(source).name).strip("-.") or "model"
 
+    def unsupported(self) -> WizardError | None:
+        """Why no backend can take the model, whatever is made of it; None while that is not known."""
+        if self.facts is None or self.facts.unsupported is None:
+            return None
+        from engine.choices import refusal
+
+        return refusal(replace(self.plan(), compile=False), self.facts)
+
     def problems(self) -> list[WizardError]:
         """What stands in the way of a run, as far as it is known."""
         from engine.backends import auto  # not before the first screen is there

@@ -54,10 +54,14 @@ def _instead(
             return docker, f"docker backend: {lack.what} It runs {docker.reason()}"
         if not isinstance(refused, ToolchainError):
             raise lack from None  # nobody can do it, or mlc_llm as little as we
-        also = f"mlc_llm, the official compiler, may cover it: {refused.what} {refused.remedy}"
-        remedy = "\n".join(part for part in (lack.remedy, also) if part)
-        raise type(lack)(lack.what, why=lack.why, remedy=remedy, fix=lack.fix) from None
-    return official, f"mlc_llm backend: {lack.what} It may cover that; {official.found.told}."
+        also = f"mlc_llm, the official compiler, may cover it: {refused.what}"
+        raise type(lack)(
+            lack.what,
+            why="\n".join(part for part in (lack.why, also) if part),
+            remedy="\n".join(part for part in (lack.remedy, refused.remedy) if part),
+            fix=lack.fix,
+        ) from None
+    return official, f"mlc_llm backend: {lack.what} Taken instead: {official.found.told}."
 
 
 def _official(plan: ExportPlan, facts: ModelFacts | None, *, wait: bool) -> OfficialBackend:

@@ -12,6 +12,7 @@ from engine import machine
 from engine.advice import Advice, advise
 from engine.backends import auto
 from engine.backends.base import Backend, Folders, StageCommand, compiler_of, library_name
+from engine.backends.official import interpreter
 from engine.errors import UsageError
 from engine.model import facts as model_facts
 from engine.model import source as model_source
@@ -82,8 +83,13 @@ class Job:
     def with_model(self, folder: Path) -> "Job":
         """The job once its model is in `folder`; raises what makes the model unusable."""
         facts = model_facts.read(folder, self.plan.model_type, lora_adapter=self.adapter)
-        self.backend.check(self.plan, facts)
-        return dataclasses.replace(self, plan=resolve(self.plan, facts.max_context), facts=facts)
+        backend, reason = self.backend, self.reason
+        if self.plan.backend == "auto" and backend.name in get_args(BackendName):
+            backend, reason = auto.choose(self.plan, facts)  # now that the model is known
+        else:
+            backend.check(self.plan, facts)
+        plan = resolve(self.plan, facts.max_context)
+        return dataclasses.replace(self, plan=plan, facts=facts, backend=backend, reason=reason)
 
 
 def prepare(plan: ExportPlan, backend: Backend | None = None) -> Job:
@@ -120,7 +126,8 @@ def prepare(plan: ExportPlan, backend: Backend | None = None) -> Job:
 def fetch_commands(plan: ExportPlan, backend: Backend) -> tuple[StageCommand, ...]:
     """The commands that bring a model and an adapter of the Hub into the Hub client's own cache.
 
-    A model that the embedded compiler does not know is refused there, before its weights are fetched.
+    A model that the embedded compiler does not know is refused there, before its weights are fetched,
+    unless there is an mlc_llm, which may know it.
     """
     found = []
     if plan.lora_adapter and not isinstance(place := model_source.adapter_place(plan.lora_adapter), Path):
@@ -128,7 +135,9 @@ def fetch_commands(plan: ExportPlan, backend: Backend) -> tuple[StageCommand, ..
         found.append((place[0], *(("--revision", place[1]) if place[1] else ()), "--lora-adapter"))
     if model_source.kind(plan.source) == "hub":
         revision = ("--revision", plan.revision) if plan.revision else ()
-        known = ("--embedded-model-type", plan.model_type) if backend.name == "embedded" else ()
+        alone = plan.backend == "embedded" or not interpreter.find(plan.interpreter)
+        refused = backend.name == "embedded" and alone
+        known = ("--embedded-model-type", plan.model_type) if refused else ()
         found.append((plan.source, *revision, *known))
     program = (sys.executable, "-P", "-m", "engine.model.hub")
     return tuple(StageCommand(stage="fetch", argv=(*program, *arguments)) for arguments in found)

@@ -114,13 +114,14 @@ def webllm(output: Path, plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
 
     `model` and `model_lib` are absolute URLs, which nobody knows before the files are published.
     """
-    sizes = estimate(facts, plan)
-    vram = round(sizes.vram_bytes / MIB, 2)
+    memory: dict[str, Any] = {}
+    if facts.spec is not None:  # of a family that only mlc_llm knows, no shape is known here
+        vram = round(estimate(facts, plan).vram_bytes / MIB, 2)
+        memory = {"vram_required_MB": vram, "low_resource_required": vram <= LOW_RESOURCE_MB}
     return {
         "model_record": {
             "model_id": model_id(plan),
-            "vram_required_MB": vram,
-            "low_resource_required": vram <= LOW_RESOURCE_MB,
+            **memory,
             "required_features": wasm_lint.required_features(output / library_name(plan)),
             "overrides": _window(plan),
         },

@@ -6,6 +6,7 @@ from textual import on
 from textual.binding import Binding, BindingType
 
 from engine.advice import Advice, advise
+from engine.choices import taken
 from tui.advice_table import for_step
 from tui.screens.step import StepScreen
 from tui.widgets.advice_box import AdviceBox, AdviceItem
@@ -35,7 +36,7 @@ class AdvisedStep(StepScreen):
 
     def advice(self) -> list[Advice]:
         """The advice of this step."""
-        return for_step(self.STEP, advise(self.draft.plan(), self.draft.facts))
+        return for_step(self.STEP, advise(taken(self.draft.plan(), self.draft.facts), self.draft.facts))
 
     async def _draw(self) -> None:
         self.draw()

@@ -207,7 +207,7 @@ config.json says.
         draft, state = self.draft, self.query_one("#state", Static)
         error = self._typing_error or draft.facts_error
         if error is None and draft.facts is not None:
-            error = draft.facts.unsupported
+            error = draft.unsupported()
         text, kind = self._state(error)
         state.update(text)
         state.set_class(kind == "error", "broken")
@@ -252,7 +252,7 @@ config.json says.
         """A model is named, and nothing is known to be wrong with it."""
         self._flush()
         draft = self.draft
-        unsupported = draft.facts is not None and draft.facts.unsupported is not None
+        unsupported = draft.unsupported() is not None
         refused = draft.facts_error is not None and not isinstance(draft.facts_error, HubUnreachable)
         return draft.is_source_given and not refused and not unsupported and not draft.reading
 
@@ -267,7 +267,7 @@ config.json says.
             return "The model is still being read."
         error = self._typing_error or self.draft.facts_error
         if error is None and self.draft.facts is not None:
-            error = self.draft.facts.unsupported
+            error = self.draft.unsupported()
         return error.what if error else "Name a model first: a folder, a Hub id, or builtin:demo."
 
     def action_next(self) -> None:

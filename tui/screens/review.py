@@ -16,6 +16,7 @@ from textual.widgets import Input, Static
 from engine import machine
 from engine.advice import Advice, advise
 from engine.backends.base import library_name, shell_line
+from engine.choices import taken
 from engine.errors import WizardError
 from engine.estimate import Estimate, estimate
 from engine.machine import Machine
@@ -226,7 +227,9 @@ shell they do the same; `c` goes there and copies them. A preset (`ctrl+s`) keep
     def advice(self) -> list[Advice]:
         """All of it, with what this machine has."""
         found = self._current
-        return advise(self.draft.plan(), self._facts, found.machine if found else None)
+        return advise(
+            taken(self.draft.plan(), self.draft.facts), self._facts, found.machine if found else None
+        )
 
     def draw(self) -> None:
         """Show what is known, and ask for what is not."""

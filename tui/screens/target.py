@@ -18,10 +18,21 @@ def device_rows(choices: tuple[TargetChoice, ...]) -> list[Choice]:
         Choice(
             name=choice.target.name,
             sentence=choice.target.sentence,
-            figures=(f"{symbols.DONE} compiles" if choice.compiles else f"{symbols.WAITING} {WEIGHTS}",),
+            figures=(_compiles(choice),),
         )
         for choice in choices
     ]
+
+
+def _compiles(choice: TargetChoice) -> str:
+    """Whether there is a library to be had, and from which compiler where it is not ours."""
+    if not choice.compiles:
+        return f"{symbols.WAITING} {WEIGHTS}"
+    return (
+        f"{symbols.DONE} compiles"
+        if choice.backend in ("", "embedded")
+        else f"{symbols.DONE} {choice.backend}"
+    )
 
 
 def part_rows(choice: TargetChoice) -> list[Choice]:

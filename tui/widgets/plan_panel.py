@@ -6,6 +6,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from engine.advice import advise
+from engine.choices import taken
 from engine.estimate import estimate
 from engine.plan import with_defaults
 from tui import symbols
@@ -41,12 +42,14 @@ class PlanPanel(Static):
         lines += [Content(""), Content.styled("Estimate", "bold")]
         if facts is None or facts.spec is None:
             told = "Reading the model." if draft.reading else "Known once the model has been read."
+            if facts is not None and not draft.reading:
+                told = "Not known for this kind of model."
             return [
                 *lines,
                 *(Content.styled(part, "$foreground-muted") for part in wrap(told, max(width, 8))),
             ]
         lines += columns(estimates(estimate(facts, plan)), width)
-        warnings = sum(advice.severity == "warning" for advice in advise(plan, facts))
+        warnings = sum(advice.severity == "warning" for advice in advise(taken(plan, facts), facts))
         if warnings:
             many = "1 warning" if warnings == 1 else f"{warnings} warnings"
             lines += [Content(""), Content.styled(f"{symbols.WARNING} {many}", "$text-warning")]
