@@ -70,7 +70,7 @@ class _Run:
         )
         try:
             yield from self._advise()
-            before = self.job.reason
+            before = self.job.backend.name
             for stage in stages:
                 yield from self._visit(stage)
                 if stage == "fetch":
@@ -108,7 +108,7 @@ class _Run:
 
     def _backend_told(self, before: str) -> Iterator[Event]:
         """Another backend than the one that was expected while the model was not known."""
-        if self.job.reason != before:
+        if self.job.backend.name != before:
             self.log.write([self.job.reason])
             yield Output(stage="fetch", lines=(self.job.reason,))
 

@@ -42,11 +42,12 @@ class Splitter:
             yield from _line(self._rest)
             self._rest = ""
             return
-        *drawn, last = self._rest.split("\r")
-        for part in (*drawn, last):
+        # What a return has drawn over is gone; one at the very end may be half of a line end.
+        begin = self._rest.rfind("\r", 0, max(len(self._rest) - 1, 0)) + 1
+        drawn, self._rest = self._rest[:begin], self._rest[begin:]
+        for part in (*drawn.split("\r"), self._rest):
             if bar := bar_of(part):
                 yield bar
-        self._rest = last
 
 
 def _line(line: str) -> Iterator[str | Bar]:
