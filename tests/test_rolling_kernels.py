@@ -5,8 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tvm
 from numpy.typing import NDArray
 from test_attention_kernels import BASE
+from tvm import relax
+from tvm.relax.frontend import nn
+from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache, RopeMode, TIRPagedKVCache
+from tvm.target import Target
 from webgpu_kernels.either import Device
 
 from engine.embedded.kernels.attention import cpu, gpu
@@ -17,7 +22,7 @@ from engine.embedded.spec import RollingCache
 F8 = NDArray[np.float64]
 ROLLING = replace(BASE, window=None, rolling=RollingCache(window=40, sinks=5), rope_theta=1e4)
 SHAPES = {
-    "grouped, no sinks": replace(ROLLING, rolling=RollingCache(window=33, sinks=0)),
+    "no sinks": replace(ROLLING, rolling=RollingCache(window=33, sinks=0)),
     "more sinks than a page, head not a multiple of 16": replace(
         ROLLING, num_heads=3, num_kv_heads=3, head_dim=40, rolling=RollingCache(window=40, sinks=20)
     ),
@@ -157,3 +162,62 @@ def test_decode_over_the_cache(device: Device, name: str) -> None:
         rows = slice(i, i + 1)
         at = np.arange(starts[i], starts[i] + length)
         _check(out[rows], lse[rows], *reference(shape, q[rows], keys[i], vals[i], places[rows], at))
+
+
+def _tvms_cache(shape: AttentionShape) -> relax.VirtualMachine:
+    """A layer of attention over TVM's own cache and kernels, on the CPU, as mlc_llm's Mistral has them."""
+    no_effects = {"param_mode": "none", "effect_mode": "none"}
+    heads, kv_heads, d = shape.num_heads, shape.num_kv_heads, shape.head_dim
+    target = Target({"kind": "llvm"})
+
+    class Layer(nn.Module):  # type: ignore[misc]
+        def forward(self, qkv: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
+            return cache.attention_with_fused_qkv(0, qkv, heads, sm_scale=d**-0.5)
+
+        def create(self, sequences: Any, tokens: Any, chunk: Any, page: Any, rolls: Any) -> PagedKVCache:
+            return TIRPagedKVCache(
+                "mha", sequences, tokens, chunk, page, rolls, relax.ShapeExpr([0, 1]), 1, heads, kv_heads,
+                d, d, 0, 0, RopeMode.NORMAL, 1, int(shape.rope_theta), {}, relax.prim_value(0), d, False,
+                "float32", target,
+            )  # fmt: skip
+
+    sizes = dict.fromkeys(("sequences", "tokens", "chunk", "page", "rolls"), int)
+    qkv = nn.spec.Tensor([1, "n", heads + 2 * kv_heads, d], "float32")
+    module, _, _ = Layer().export_tvm(
+        spec={
+            "forward": {"qkv": qkv, "cache": nn.spec.Object(object_type=PagedKVCache), "$": no_effects},
+            "create": {**sizes, "$": no_effects},
+        },
+        allow_extern=True,
+    )
+    return relax.VirtualMachine(tvm.compile(module, target=target), tvm.cpu())
+
+
+def test_tvms_kernels_agree_one_token_at_a_time() -> None:
+    """What mlc_llm computes is what is stated here; in a chunk, though, its tokens see all that is kept."""
+    shape, rng = ROLLING, np.random.default_rng(7)
+    assert shape.rolling is not None
+    window, n, tuples = shape.rolling.window, 100, tvm.runtime.ShapeTuple
+    joined = _random(rng, n, shape.num_heads + 2 * shape.num_kv_heads, shape.head_dim)
+    q, k, v = np.split(joined, [shape.num_heads, shape.num_heads + shape.num_kv_heads], axis=1)
+    want, _ = reference(shape, q, k, v, np.arange(n), np.arange(n))
+    vm = _tvms_cache(shape)
+
+    def error(step: int) -> float:
+        cache = vm["create"](*(tuples([size]) for size in (1, window, window, shape.page_size, 1)))
+        tvm.get_global_func("vm.builtin.kv_state_add_sequence")(cache, 0)
+        enable = tvm.get_global_func("vm.builtin.attention_kv_cache_enable_sliding_window_for_seq")
+        enable(cache, 0, window, shape.rolling.sinks)
+        worst = 0.0
+        for at in range(0, n, step):
+            fed = joined[None, at : at + step]
+            tvm.get_global_func("vm.builtin.kv_state_begin_forward")(
+                cache, tuples([0]), tuples([fed.shape[1]])
+            )
+            out = vm["forward"](tvm.runtime.tensor(fed), cache).numpy()[0]
+            tvm.get_global_func("vm.builtin.kv_state_end_forward")(cache)
+            worst = max(worst, float(np.abs(out - want[at : at + step]).max()))
+        return worst
+
+    assert error(1) < 1e-5
+    assert error(20) > 0.1
