@@ -200,7 +200,9 @@ def test_all_well() -> None:
     for target in ("webgpu", "cpu"):
         assert verdicts[target].state == "works"
         assert verdicts[target].backends[0] == "embedded"
-        assert verdicts[target].sentence({}) == "works with the embedded, the mlc_llm and the docker backend"
+        assert (
+            verdicts[target].sentence(BY_ID) == "works with the embedded, the mlc_llm and the docker backend"
+        )
 
 
 def test_a_missing_part_counts_against_those_that_need_it_alone() -> None:
@@ -216,7 +218,16 @@ def test_tvm_missing_is_all_of_the_embedded_backend() -> None:
         assert "embedded" not in v.backends
         if "embedded" in verdict.covering(v.target):
             assert v.lacking["embedded"] == ("tvm",)
-            assert "apache-tvm" in v.sentence({"tvm": "apache-tvm"}) or v.backends
+            assert "apache-tvm" in v.sentence(BY_ID) or v.backends
+
+
+def test_of_what_is_lacking_the_first_of_each_group_is_named() -> None:
+    names = ("docker", "docker-daemon", "docker-image", "docker-mlc_llm", "mlc_llm", "vulkan-loader")
+    told = judged(*(finding_of(name, "missing") for name in names))["vulkan"]
+    assert told.lacking["docker"] == names[:4]
+    assert told.sentence(BY_ID) == (
+        "the mlc_llm backend lacks mlc_llm and Vulkan loader; the docker backend lacks Docker"
+    )
 
 
 def test_warnings_block_nothing() -> None:
@@ -258,7 +269,7 @@ def test_the_report_hides_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     finding = finding_of("python")
     text = report.text(
-        [BY_ID["python"].finding("ok", f"in {tmp_path / 'venv'}"), finding], verdict.verdicts([])
+        [BY_ID["python"].finding("ok", f"in {tmp_path / 'venv'}"), finding], verdict.verdicts([]), BY_ID
     )
     assert str(tmp_path) not in text
     assert f"in ~{os.sep}venv" in text

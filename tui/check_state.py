@@ -8,7 +8,7 @@ from engine.toolchain.check import Found, Started
 from engine.toolchain.command import DEFAULT
 from engine.toolchain.finding import Finding
 from engine.toolchain.probe import Probe
-from engine.toolchain.registry import BY_ID, PROBES
+from engine.toolchain.registry import PROBES
 from engine.toolchain.verdict import Verdict
 
 
@@ -70,11 +70,6 @@ class CheckState:
             if v.target in wanted and not v.backends
             for ids in v.lacking.values()
         )
-
-    @property
-    def titles(self) -> dict[str, str]:
-        """What the rows are called."""
-        return {name: probe.title for name, probe in BY_ID.items()}
 
     def to_recheck(self, finding: Finding) -> list[Probe]:
         """What the remedy of `finding` may have changed: its group, and all that is not in order."""

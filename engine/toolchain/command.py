@@ -61,10 +61,9 @@ def check(target: str | None = None, *, as_json: bool = False) -> int:
     if as_json:
         data(json.dumps(_document(findings, verdicts, asked, possible=can), ensure_ascii=False))
     else:
-        titles = {finding.id: finding.title for finding in findings}
         data("")
         for verdict in verdicts:
-            for line in report.verdict_row(verdict, titles, width, marks):
+            for line in report.verdict_row(verdict, registry.BY_ID, width, marks):
                 data(line)
     _conclude(console, asked, can=can)
     return 0 if can else 3

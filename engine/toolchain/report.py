@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from engine.toolchain.finding import EVERY, Finding, Status
+from engine.toolchain.probe import Probe
 from engine.toolchain.verdict import Verdict
 
 MARKS: Mapping[Status, str] = {"ok": "✓", "warn": "▲", "missing": "✗", "broken": "✗"}
@@ -45,25 +46,24 @@ def row(
 
 
 def verdict_row(
-    verdict: Verdict, titles: Mapping[str, str], width: int | None, marks: Mapping[Status, str] = MARKS
+    verdict: Verdict, parts: Mapping[str, Probe], width: int | None, marks: Mapping[Status, str] = MARKS
 ) -> Iterator[str]:
     """A verdict as lines."""
     mark = {"works": marks["ok"], "missing": marks["missing"], "unknown": "-"}[verdict.state]
-    yield from _wrapped(f"{mark} {verdict.target:<8} {verdict.sentence(titles)}", width, "", 2 * INDENT)
+    yield from _wrapped(f"{mark} {verdict.target:<8} {verdict.sentence(parts)}", width, "", 2 * INDENT)
 
 
-def text(findings: Sequence[Finding], verdicts: Sequence[Verdict]) -> str:
+def text(findings: Sequence[Finding], verdicts: Sequence[Verdict], parts: Mapping[str, Probe]) -> str:
     """All of it for a bug report: versions, every finding, every verdict. The home folder is left out.
 
     Tokens are never in findings.
     """
-    titles = {finding.id: finding.title for finding in findings}
     lines = [
         f"mlc-wizard {_version()}, Python {platform.python_version()}, {platform.platform()}",
         "",
         *(line for finding in findings for line in row(finding, None, ASCII)),
         "",
-        *(line for verdict in verdicts for line in verdict_row(verdict, titles, None, ASCII)),
+        *(line for verdict in verdicts for line in verdict_row(verdict, parts, None, ASCII)),
     ]
     home = str(Path.home())
     whole = "\n".join(lines)

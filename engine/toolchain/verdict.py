@@ -32,18 +32,22 @@ class Verdict:
     backends: tuple[str, ...]
     lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def sentence(self, titles: Mapping[str, str]) -> str:
-        """The verdict in words; `titles` names findings by id."""
+    def sentence(self, parts: Mapping[str, Probe]) -> str:
+        """The verdict in words; `parts` are the probes by id.
+
+        Of a group, the first part that is lacking is named: the others are of it, or need it.
+        """
         if self.state == "unknown":
             return "not known yet"
         if self.backends:
             return f"works with {_listed([f'the {name}' for name in self.backends])} backend"
         if not self.lacking:
             return "no backend of this version compiles for it; weights and configuration can be made"
-        return "; ".join(
-            f"the {backend} backend lacks {_listed([titles.get(name, name) for name in names])}"
-            for backend, names in self.lacking.items()
-        )
+        told = []
+        for backend, names in self.lacking.items():
+            first = {parts[name].group: parts[name].title for name in reversed(names)}
+            told.append(f"the {backend} backend lacks {_listed(list(reversed(first.values())))}")
+        return "; ".join(told)
 
 
 def verdicts(findings: Iterable[Finding], pending: Iterable[Probe] = ()) -> tuple[Verdict, ...]:

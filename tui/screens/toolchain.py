@@ -212,7 +212,7 @@ nobody misses here.
     def action_report(self) -> None:
         """Copy all of it."""
         known = [self.state.findings[probe.id] for probe in PROBES if probe.id in self.state.findings]
-        self.app.copy_to_clipboard(report.text(known, self.state.verdicts))
+        self.app.copy_to_clipboard(report.text(known, self.state.verdicts, BY_ID))
         missing = len(PROBES) - len(known)
         more = f"; {missing} are not known yet" if missing else ""
         self.notify(f"Copied a report of {len(known)} parts{more}.", markup=False)

@@ -9,6 +9,7 @@ from textual.widgets.option_list import Option
 
 from engine.toolchain.finding import Finding, Status
 from engine.toolchain.probe import Probe
+from engine.toolchain.registry import BY_ID
 from engine.toolchain.verdict import State
 from tui import symbols
 from tui.check_state import CheckState
@@ -130,7 +131,7 @@ class VerdictBox(Static):
             return Content("  ").join(Content.assemble(_VERDICTS[v.state], f" {v.target}") for v in verdicts)
         lines = []
         for verdict in verdicts:
-            sentence = verdict.sentence(state.titles)
+            sentence = verdict.sentence(BY_ID)
             if not state.target:
                 sentence = shortened(sentence, width - 11)
             head = f" {verdict.target:<8} "
