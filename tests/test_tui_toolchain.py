@@ -15,6 +15,8 @@ from textual.pilot import Pilot
 from textual.widgets import Button, Input
 from tui_support import at_every_size, screen_text, settled, snap, told, until, wizard_at, words
 
+from engine.catalog import TARGETS
+from engine.toolchain import verdict
 from engine.toolchain.check import Found, Started, check
 from engine.toolchain.finding import Finding, Remedy, running
 from engine.toolchain.groups.emscripten import VERSION as EMSCRIPTEN
@@ -42,6 +44,9 @@ def asked(wizard_home: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
         checks.append([probe.id for probe in probes])
 
     monkeypatch.setattr(ToolchainScreen, "_look", note)
+    # What the backends compile for is no matter of the screen.
+    some = {"embedded": ("webgpu", "cpu"), "mlc_llm": tuple(TARGETS), "docker": ("webgpu", "cpu", "cuda")}
+    monkeypatch.setattr(verdict, "BACKENDS", some)
     monkeypatch.setattr(ToolchainScreen, "clock", staticmethod(lambda: NOON))
     monkeypatch.setattr(RemedyScreen, "clock", staticmethod(lambda: NOON))
     return checks
