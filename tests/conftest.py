@@ -50,6 +50,7 @@ def wizard_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work = tmp_path / "work"
     work.mkdir()
     (tmp_path / "presets").mkdir()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))  # the client keeps more there than models
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # no test asks the real Hub
     monkeypatch.chdir(work)
