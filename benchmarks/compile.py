@@ -6,7 +6,6 @@ run, `q0f16`: what a user waits for besides.
 """
 
 import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,10 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.made_models import make_gemma3
+from benchmarks.made_models import GEMMA3_270M, make_model
 
 AIM_SECONDS = 20.0
-TOKENIZER = Path(__file__).parents[1] / "engine" / "demo_model"
 
 
 def measured(command: list[str]) -> tuple[float, float, float]:
@@ -51,10 +49,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as scratch:
-        model = make_gemma3(Path(scratch) / "model")
-        # A tokenizer of any kind: compile reads the configuration alone.
-        for path in TOKENIZER.glob("tokenizer*.json"):
-            shutil.copy(path, model)
+        model = make_model(Path(scratch) / "model", GEMMA3_270M)
         convert = stage("convert_weight", model, "--quantization", "q0f16", "-o", Path(scratch) / "weights")
         base = min(measured(convert)[1] for _ in range(runs))
         print(f"convert_weight q0f16: {base:.1f} s wall")
