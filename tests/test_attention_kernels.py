@@ -1,6 +1,7 @@
 """Our attention kernels against numpy, on the CPU and in a real WebGPU (SwiftShader)."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from webgpu_kernels.either import Device
 from engine.embedded.kernels.attention import cpu, gpu
 from engine.embedded.kernels.attention.shape import NONE, AttentionShape
 from engine.embedded.kernels.attention.signatures import merge, paged_decode, paged_prefill, ragged_prefill
+from engine.embedded.kernels.simd import Simd
 
 BASE = AttentionShape(num_heads=4, num_kv_heads=2, head_dim=32, dtype="float32", window=16)
 SHAPES = {
@@ -19,6 +21,7 @@ SHAPES = {
     "no window": replace(BASE, window=None),
     "one head": replace(BASE, num_heads=1, num_kv_heads=1, head_dim=16),
     "head not a multiple of 16": replace(BASE, num_heads=3, num_kv_heads=3, head_dim=40),
+    "odd": replace(BASE, head_dim=21),
     "group not a divisor of 16": replace(BASE, num_heads=6, num_kv_heads=2, head_dim=64),
     "wide": replace(BASE, num_heads=4, num_kv_heads=1, head_dim=256),
     "softcap": replace(BASE, softcap=2.0),
@@ -27,8 +30,17 @@ SHAPES = {
 }
 
 
-def _schedule(device: Device) -> Any:
-    return gpu if device.gpu else cpu
+UNITS = [Simd(lanes=16, registers=32), Simd(lanes=8, registers=16), Simd(lanes=4, registers=32)]
+# Compiling takes longest, so each of the others gets one vector unit.
+WITH_EVERY_UNIT = ("odd",)
+
+
+def _schedules(device: Device, name: str) -> list[tuple[Any, Any]]:
+    """Makers of prefill's and decode's body; on the CPU for one vector unit or for each."""
+    if device.gpu:
+        return [(gpu.prefill_body, gpu.decode_body)]
+    units = UNITS if name in WITH_EVERY_UNIT else [UNITS[list(SHAPES).index(name) % len(UNITS)]]
+    return [(partial(cpu.prefill_body, simd=s), partial(cpu.decode_body, simd=s)) for s in units]
 
 
 def reference(
@@ -103,15 +115,16 @@ def test_ragged_prefill_sees_its_own_chunk(device: Device, name: str, windowed: 
     k, v = (_random(rng, n, shape.num_kv_heads, shape.head_dim) for _ in range(2))
     positions = np.concatenate([np.arange(s, s + m) for s, m in zip(starts, lengths, strict=True)])
     scale = (-1 if windowed else 1) * shape.head_dim**-0.5
-    out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
-    device.call(
-        ragged_prefill(shape, _schedule(device).prefill_body(shape)),
-        q, indptr, k, v, indptr.copy(), _i4(positions), _i4(starts), out, lse, 1, 0, 1.0, 1.0, scale,
-    )  # fmt: skip
-    for i in range(len(lengths)):
-        rows = slice(indptr[i], indptr[i + 1])
-        want = reference(shape, q[rows], k[rows], v[rows], positions[rows], positions[rows], scale)
-        _check(out[rows], lse[rows], *want)
+    for prefill, _ in _schedules(device, name):
+        out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
+        device.call(
+            ragged_prefill(shape, prefill(shape)),
+            q, indptr, k, v, indptr.copy(), _i4(positions), _i4(starts), out, lse, 1, 0, 1.0, 1.0, scale,
+        )  # fmt: skip
+        for i in range(len(lengths)):
+            rows = slice(indptr[i], indptr[i + 1])
+            want = reference(shape, q[rows], k[rows], v[rows], positions[rows], positions[rows], scale)
+            _check(out[rows], lse[rows], *want)
 
 
 @pytest.mark.parametrize("windowed", [False, True])
@@ -127,17 +140,18 @@ def test_paged_prefill_sees_the_cache(device: Device, name: str, windowed: bool)
     positions = np.concatenate([np.arange(s, s + m) for s, m in zip(first, lengths, strict=True)])
     q = _random(rng, int(q_indptr[-1]), shape.num_heads, shape.head_dim)
     scale = (-1 if windowed else 1) * shape.head_dim**-0.5
-    out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
-    device.call(
-        paged_prefill(shape, _schedule(device).prefill_body(shape)),
-        q, q_indptr, pool, indptr, values, last, _i4(starts), _i4(positions), out, lse,
-        0, 0, 1.0, 1.0, scale,
-    )  # fmt: skip
-    for i in range(len(cached)):
-        rows = slice(q_indptr[i], q_indptr[i + 1])
-        at = np.arange(starts[i], starts[i] + cached[i])
-        want = reference(shape, q[rows], keys[i], vals[i], positions[rows], at, scale)
-        _check(out[rows], lse[rows], *want)
+    for prefill, _ in _schedules(device, name):
+        out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
+        device.call(
+            paged_prefill(shape, prefill(shape)),
+            q, q_indptr, pool, indptr, values, last, _i4(starts), _i4(positions), out, lse,
+            0, 0, 1.0, 1.0, scale,
+        )  # fmt: skip
+        for i in range(len(cached)):
+            rows = slice(q_indptr[i], q_indptr[i + 1])
+            at = np.arange(starts[i], starts[i] + cached[i])
+            want = reference(shape, q[rows], keys[i], vals[i], positions[rows], at, scale)
+            _check(out[rows], lse[rows], *want)
 
 
 @pytest.mark.parametrize("windowed", [False, True])
@@ -149,15 +163,16 @@ def test_decode_sees_the_cache(device: Device, name: str, windowed: bool) -> Non
     q = _random(rng, len(cached), shape.num_heads, shape.head_dim)
     positions = _i4(cached) - 1
     scale = (-1 if windowed else 1) * shape.head_dim**-0.5
-    out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
-    device.call(
-        paged_decode(shape, _schedule(device).decode_body(shape)),
-        q, pool, indptr, values, last, _i4([0] * 4), positions, out, lse, 0, 1.0, 1.0, scale,
-    )  # fmt: skip
-    for i, length in enumerate(cached):
-        rows = slice(i, i + 1)
-        want = reference(shape, q[rows], keys[i], vals[i], positions[rows], np.arange(length), scale)
-        _check(out[rows], lse[rows], *want)
+    for _, decode in _schedules(device, name):
+        out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
+        device.call(
+            paged_decode(shape, decode(shape)),
+            q, pool, indptr, values, last, _i4([0] * 4), positions, out, lse, 0, 1.0, 1.0, scale,
+        )  # fmt: skip
+        for i, length in enumerate(cached):
+            rows = slice(i, i + 1)
+            want = reference(shape, q[rows], keys[i], vals[i], positions[rows], np.arange(length), scale)
+            _check(out[rows], lse[rows], *want)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -172,7 +187,7 @@ def test_merge_is_attention_over_both_sets(device: Device, name: str) -> None:
     b, lse_b = reference(shape, q, k[9:], v[9:], positions, at[9:], scale)
     lse_b[5:9], b[5:9] = NONE, 0  # rows that see nothing in the second set
     a4, la4, b4, lb4 = (np.ascontiguousarray(x, dtype="f4") for x in (a, lse_a, b, lse_b))
-    device.call(merge(shape, _schedule(device).merge_body(shape)), a4, la4, b4, lb4)
+    device.call(merge(shape, (gpu if device.gpu else cpu).merge_body(shape)), a4, la4, b4, lb4)
     want, want_lse = reference(shape, q, k, v, positions, at, scale)
     want[5:9], want_lse[5:9] = a[5:9], lse_a[5:9]
     _check(a4, la4, want, want_lse)

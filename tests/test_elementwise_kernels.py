@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tvm import te
-from webgpu_kernels.either import Device
+from tvm import te, tirx
+from webgpu_kernels.either import Device, cpu
 
-from engine.embedded.kernels import arithmetic, elementwise
+from engine.embedded.kernels import arithmetic, elementwise, exponential
 from engine.embedded.kernels.norm import norm
 
 
@@ -48,6 +48,18 @@ def test_tanh_and_erf(device: Device) -> None:
     for ours, exact in ((arithmetic.tanh, math.tanh), (arithmetic.erf, math.erf)):
         found = device.compute(_elementwise(ours), x)
         np.testing.assert_allclose(found, np.vectorize(exact)(x.astype("f8")), atol=5e-7)
+
+
+@pytest.mark.parametrize(("function", "exact"), [(te.exp, np.exp), (tirx.exp2, np.exp2)])
+def test_exponentials_of_the_cpu(function: Any, exact: Any) -> None:
+    """To a unit in the last place, over subnormal results to 0, over the largest to infinity, and NaN."""
+    exponential.register()
+    ends = [np.inf, -np.inf, np.nan, -1e30, 1e30, -0.0, 88.72, 88.73, 127.999, 128, -126, -126.001]
+    x = np.concatenate([np.linspace(-160, 140, 100001), np.linspace(-1, 1, 10001), ends]).astype("f4")
+    with np.errstate(over="ignore", under="ignore"):
+        want = exact(x.astype("f8")).astype("f4")
+    found = cpu().compute(_elementwise(function), x)
+    np.testing.assert_allclose(found, want, rtol=1.2e-7, atol=2e-45)
 
 
 ACTIVATIONS: dict[Any, Any] = {

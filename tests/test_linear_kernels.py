@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import tvm
 from numpy.typing import NDArray
+from tvm import te
 from tvm.target import Target
 
 from engine.catalog import QUANTIZATIONS, Layout, Quantization
 from engine.embedded.kernels.linear import matmul_cpu
-from engine.embedded.kernels.simd import Simd
+from engine.embedded.kernels.simd import Simd, widened
 
 UNITS = [
     Simd(lanes=16, registers=32),
     Simd(lanes=8, registers=16),
     Simd(lanes=4, registers=32),
-    Simd(lanes=4, registers=16),
+    Simd(lanes=4, registers=16, half=False),
 ]
 # Rows and columns that no tile, vector or group divides; one group; several blocks and a rest.
 SHAPES = [(37, 50), (5, 3), (26, 672)]
@@ -62,6 +63,8 @@ def _stored(
         ("q4bf16_1", "NK"),
         ("q3f16_1", "NK"),
         ("q4f16_0", "KN"),
+        ("q3f16_0", "KN"),
+        ("q4bf16_0", "KN"),
     ],
 )
 def test_products(name: str, layout: Layout | None, simd: Simd) -> None:
@@ -80,6 +83,18 @@ def test_products(name: str, layout: Layout | None, simd: Simd) -> None:
             assert (error <= 1e-6 * (np.abs(x) @ np.abs(full).T)).all()
 
 
+def test_every_float16_is_widened_without_an_instruction_for_it() -> None:
+    """Zeros, subnormals, the largest, infinities and NaN, with their signs."""
+    every = np.arange(2**16, dtype="u2").view("f2")
+    stored = te.placeholder(every.shape, "float16")
+    out = te.compute(every.shape, lambda i: widened(stored[i].asobject(), UNITS[-1]))
+    built = tvm.compile(te.create_prim_func([stored, out]).with_attr("global_symbol", "main"), target="llvm")
+    found = tvm.runtime.tensor(np.empty(every.shape, "f4"))
+    built["main"](tvm.runtime.tensor(every), found)
+    np.testing.assert_array_equal(found.numpy(), every.astype("f4"))
+    np.testing.assert_array_equal(np.signbit(found.numpy()), np.signbit(every))
+
+
 def test_the_vector_unit_is_that_of_the_target() -> None:
     def unit(**target: str) -> Simd:
         return Simd.of(Target({"kind": "llvm", **target}))
@@ -87,5 +102,6 @@ def test_the_vector_unit_is_that_of_the_target() -> None:
     x86, arm = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
     assert unit(mtriple=x86, mcpu="znver4") == Simd(lanes=16, registers=32)
     assert unit(mtriple=x86, mcpu="haswell") == Simd(lanes=8, registers=16)
-    assert unit(mtriple=x86, mcpu="x86-64") == Simd(lanes=4, registers=16)
+    assert unit(mtriple=x86, mcpu="sandybridge") == Simd(lanes=8, registers=16, half=False)
+    assert unit(mtriple=x86, mcpu="x86-64") == Simd(lanes=4, registers=16, half=False)
     assert unit(mtriple=arm, mcpu="apple-m1") == Simd(lanes=4, registers=32)

@@ -34,11 +34,11 @@ DTYPES: dict[ModelDtype, np.dtype[Any]] = {
 }
 
 
-def stored(form: str, dtype: ModelDtype) -> Stored:
+def stored(form: str, dtype: ModelDtype, awq_rows: int = 72) -> Stored:
     """A random matrix in that form, with floats of `dtype`."""
     rng, real = np.random.default_rng(3), DTYPES[dtype]
     if form == "awq":
-        parts, _ = awq_models.linear(rng, 72, 256)
+        parts, _ = awq_models.linear(rng, awq_rows, 256)
         how = replace(QUANTIZATIONS["q4f16_autoawq"], model_dtype=dtype)
         scales = parts["scales"].astype(real)
         spread = np.repeat(scales.astype(np.float32), awq_models.GROUP, axis=0)
@@ -100,15 +100,26 @@ def test_on_webgpu(webgpu: WebGPU, kernel: Callable[..., Any], tokens: int, form
     np.testing.assert_allclose(y, x @ weight.T, rtol=0, atol=1e-5 * np.abs(x @ weight.T).max())
 
 
+def on_the_cpu(stored_matrix: Stored, tokens: int, simd: Simd | None = None) -> None:
+    how, layout, buffers, weight = stored_matrix
+    x = np.random.default_rng(4).standard_normal((tokens, weight.shape[1])).astype(np.float32)
+    y = tvm.runtime.tensor(np.full((tokens, weight.shape[0]), np.nan, np.float32))
+    target = Target({"kind": "llvm"})
+    kernel = linear.matmul_cpu(*weight.shape, how, layout, simd or Simd.of(target))
+    built = tvm.compile(kernel.with_attr("global_symbol", "main"), target=target)
+    built["main"](*map(tvm.runtime.tensor, (x, *contiguous(buffers))), y)
+    np.testing.assert_allclose(y.numpy(), x @ weight.T, rtol=0, atol=1e-5 * np.abs(x @ weight.T).max())
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("tokens", [1, 19])
 def test_on_the_cpu(tokens: int, form: str, dtype: ModelDtype) -> None:
-    how, layout, buffers, weight = stored(form, dtype)
-    x = np.random.default_rng(4).standard_normal((tokens, weight.shape[1])).astype(np.float32)
-    y = tvm.runtime.tensor(np.zeros((tokens, weight.shape[0]), np.float32))
-    target = Target({"kind": "llvm"})
-    kernel = linear.matmul_cpu(*weight.shape, how, layout, Simd.of(target))
-    built = tvm.compile(kernel.with_attr("global_symbol", "main"), target=target)
-    built["main"](*map(tvm.runtime.tensor, (x, *contiguous(buffers))), y)
-    np.testing.assert_allclose(y.numpy(), x @ weight.T, rtol=0, atol=1e-5 * np.abs(x @ weight.T).max())
+    on_the_cpu(stored(form, dtype), tokens)
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("rows", [32, 128, 200])
+def test_awq_by_vectors(rows: int, lanes: int) -> None:
+    """Fewer rows than a vector of words holds, exactly so many, and a rest."""
+    on_the_cpu(stored("awq", "float16", rows), 3, Simd(lanes=lanes, registers=16))

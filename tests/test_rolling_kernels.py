@@ -17,6 +17,7 @@ from webgpu_kernels.either import Device
 from engine.embedded.kernels.attention import cpu, gpu
 from engine.embedded.kernels.attention.shape import NONE, AttentionShape
 from engine.embedded.kernels.attention.signatures import paged_decode, paged_prefill, ragged_prefill
+from engine.embedded.kernels.simd import Simd
 from engine.embedded.spec import RollingCache
 
 F8 = NDArray[np.float64]
@@ -100,8 +101,11 @@ def _check(found: NDArray[Any], lse: NDArray[Any], want: F8, want_lse: F8) -> No
     np.testing.assert_allclose(lse, want_lse, rtol=1e-3, atol=1e-3)
 
 
-def _schedule(device: Device) -> Any:
-    return gpu if device.gpu else cpu
+def _body(device: Device, name: str, shape: AttentionShape) -> Any:
+    """The schedule's `name`, prefill_body or decode_body."""
+    if device.gpu:
+        return getattr(gpu, name)(shape)
+    return getattr(cpu, name)(shape, Simd(lanes=4, registers=16))
 
 
 def _sequences(shape: AttentionShape) -> tuple[list[int], list[int], list[int]]:
@@ -125,7 +129,7 @@ def test_a_chunk_and_the_cache_before_it(device: Device, name: str) -> None:
     n = int(q_indptr[-1])
     q = _random(rng, n, shape.num_heads, shape.head_dim)
     k, v = (_random(rng, n, shape.num_kv_heads, shape.head_dim) for _ in range(2))
-    body, scale = _schedule(device).prefill_body(shape), shape.head_dim**-0.5
+    body, scale = _body(device, "prefill_body", shape), shape.head_dim**-0.5
     for paged in (True, False):
         out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
         if paged:
@@ -155,7 +159,7 @@ def test_decode_over_the_cache(device: Device, name: str) -> None:
     q = _random(rng, len(cached), shape.num_heads, shape.head_dim)
     out, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, "f4")
     device.call(
-        paged_decode(shape, _schedule(device).decode_body(shape)), q, pool, indptr, values, info,
+        paged_decode(shape, _body(device, "decode_body", shape)), q, pool, indptr, values, info,
         _i4(starts), places, out, lse, 0, 1.0, 1.0, shape.head_dim**-0.5,
     )  # fmt: skip
     for i, length in enumerate(cached):

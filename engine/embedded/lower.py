@@ -8,13 +8,14 @@ import math
 from collections.abc import Mapping
 
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 from tvm.relax import transform
-from tvm.s_tir import dlight
+from tvm.s_tir import Schedule, dlight
 from tvm.target import Target
 from tvm.target.codegen import llvm_get_system_cpu
 from tvm.tirx.analysis import undefined_vars
 
+from engine.embedded.kernels import exponential
 from engine.errors import StageError
 
 
@@ -28,10 +29,13 @@ def make_target(device: str) -> Target:
 
 def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Legalized, scheduled and with memory planned; ready for `code`."""
-    schedule = [dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())] if target.kind.name != "llvm" else []
+    if target.kind.name == "llvm":
+        schedule = tirx.transform.prim_func_pass(_parallel_over_rows, opt_level=0, name="ParallelOverRows")
+    else:
+        schedule = dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())
     passes = [
         transform.LegalizeOps(),
-        *schedule,
+        schedule,
         transform.RewriteDataflowReshape(),
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
@@ -42,6 +46,21 @@ def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     ]
     with target:
         return tvm.transform.Sequential(passes)(mod)
+
+
+def _parallel_over_rows(func: tirx.PrimFunc, _mod: tvm.IRModule, _context: object) -> tirx.PrimFunc:
+    """An element by element kernel, its outer loop in parallel where that is over many tokens.
+
+    LLVM makes vectors of the inner ones.
+    """
+    if "tirx.is_scheduled" in (func.attrs or {}):
+        return func
+    schedule = Schedule(tvm.IRModule({"main": func}))
+    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+        for outer in schedule.get_loops(block)[:1]:
+            if not isinstance(schedule.get(outer).extent, tirx.IntImm):
+                schedule.parallel(outer)
+    return schedule.mod["main"]
 
 
 def planned_bytes(mod: tvm.IRModule) -> dict[str, int]:
@@ -102,6 +121,7 @@ def code(mod: tvm.IRModule, target: Target, *, system_lib: bool) -> relax.VMExec
         transform.VMShapeLower(),
         transform.AttachGlobalSymbol(),
     ]
+    exponential.register()
     with target:
         mod = tvm.transform.Sequential(passes)(mod)
         return relax.build(mod, target=target, relax_pipeline=None, system_lib=system_lib)

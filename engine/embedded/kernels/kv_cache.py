@@ -16,6 +16,7 @@ from tvm.target import Target
 from engine.embedded.kernels.attention import cpu, signatures
 from engine.embedded.kernels.attention import gpu as gpu_schedule
 from engine.embedded.kernels.attention.shape import AttentionShape
+from engine.embedded.kernels.simd import Simd
 
 CREATE_ARGUMENTS = (
     "max_batch_size",
@@ -66,9 +67,13 @@ def emit_create_function(
     sizes = [tvm.tirx.Var(argument, "int64") for argument in CREATE_ARGUMENTS]
     params = [relax.Var(f"{v.name}_", relax.ShapeType([v])) for v in sizes]
     gpu = target.kind.name != "llvm"
-    schedule = gpu_schedule if gpu else cpu
-    prefill, decode = schedule.prefill_body(shape), schedule.decode_body(shape)
-    merge = signatures.merge(shape, schedule.merge_body(shape))
+    if gpu:
+        prefill, decode = gpu_schedule.prefill_body(shape), gpu_schedule.decode_body(shape)
+        merge = signatures.merge(shape, gpu_schedule.merge_body(shape))
+    else:
+        simd = Simd.of(target)
+        prefill, decode = cpu.prefill_body(shape, simd), cpu.decode_body(shape, simd)
+        merge = signatures.merge(shape, cpu.merge_body(shape))
     hkv, d, dtype, page_size = shape.num_kv_heads, shape.head_dim, shape.dtype, shape.page_size
 
     with bb.function(name, params):

@@ -16,6 +16,7 @@ from engine.embedded.kernels.optional import without_unused
 
 THREADS = 256
 LANES = 16
+FEW = 4
 
 
 @cache
@@ -126,19 +127,28 @@ def _rows_cpu(size: int, eps: float, centred: bool) -> Any:
             acc[0] += read(size // LANES * LANES + k)
 
     @T.macro
+    def row(x, finished, y, i):
+        with T.sblock("norm"):
+            lanes = T.sblock_alloc_buffer((LANES,), "float32")
+            acc = T.sblock_alloc_buffer((1,), "float32")
+            mean = T.sblock_alloc_buffer((1,), "float32")
+            mean[0] = T.float32(0)
+            if centred:
+                total(_element(x, i), lanes, acc)
+                mean[0] = acc[0] / T.float32(size)
+            total(_square(x, i, mean), lanes, acc)
+            acc[0] = T.float32(1) / T.sqrt(acc[0] / T.float32(size) + T.float32(eps))
+            for k in T.serial(size):
+                y[i, k] = finished(i, k, (x[i, k] - mean[0]) * acc[0])
+
+    @T.macro
     def body(x, finished, y, n):
-        for i in T.serial(n):
-            with T.sblock("norm"):
-                lanes = T.sblock_alloc_buffer((LANES,), "float32")
-                acc = T.sblock_alloc_buffer((1,), "float32")
-                mean = T.sblock_alloc_buffer((1,), "float32")
-                mean[0] = T.float32(0)
-                if centred:
-                    total(_element(x, i), lanes, acc)
-                    mean[0] = acc[0] / T.float32(size)
-                total(_square(x, i, mean), lanes, acc)
-                acc[0] = T.float32(1) / T.sqrt(acc[0] / T.float32(size) + T.float32(eps))
-                for k in T.serial(size):
-                    y[i, k] = finished(i, k, (x[i, k] - mean[0]) * acc[0])
+        # Waking other threads takes longer than a row.
+        if n > FEW:
+            for i in T.parallel(n):
+                row(x, finished, y, i)
+        else:
+            for i in T.serial(n):
+                row(x, finished, y, i)
 
     return body

@@ -21,6 +21,7 @@ from engine.embedded.kernels.optional import without_unused
 from engine.embedded.spec import DecoderSpec, LayerSpec, RopeScaling
 
 THREADS = 256
+FEW = 4
 
 
 def inverse_frequencies(rotary_dim: int, layer: LayerSpec, context: int) -> NDArray[np.float32]:
@@ -249,22 +250,31 @@ def _heads_cpu(spec: DecoderSpec, out_dtype: str) -> Any:
     eps = spec.norm_eps
 
     @T.macro
+    def token(read, table, weight, out, i):
+        for h in T.serial(hq + 2 * hkv):
+            with T.sblock("rotate_qkv"):
+                rms = T.sblock_alloc_buffer((1,), "float32")
+                if spec.qk_norm is not None:
+                    rms[0] = T.float32(0)
+                    for g in T.serial(_norm_heads(spec, h)[1]):
+                        for e in T.serial(d):
+                            rms[0] += read(i, _norm_heads(spec, h)[0] + g, e) * read(
+                                i, _norm_heads(spec, h)[0] + g, e
+                            )
+                    rms[0] = T.float32(1) / T.sqrt(
+                        rms[0] / T.Cast("float32", _norm_heads(spec, h)[1] * d) + T.float32(eps)
+                    )
+                for e in T.serial(d):
+                    out[i, h, e] = T.Cast(out_dtype, _rotated(spec, read, table, weight, rms, i, h, e))
+
+    @T.macro
     def body(read, table, weight, out, n):
-        for i in T.serial(n):
-            for h in T.serial(hq + 2 * hkv):
-                with T.sblock("rotate_qkv"):
-                    rms = T.sblock_alloc_buffer((1,), "float32")
-                    if spec.qk_norm is not None:
-                        rms[0] = T.float32(0)
-                        for g in T.serial(_norm_heads(spec, h)[1]):
-                            for e in T.serial(d):
-                                rms[0] += read(i, _norm_heads(spec, h)[0] + g, e) * read(
-                                    i, _norm_heads(spec, h)[0] + g, e
-                                )
-                        rms[0] = T.float32(1) / T.sqrt(
-                            rms[0] / T.Cast("float32", _norm_heads(spec, h)[1] * d) + T.float32(eps)
-                        )
-                    for e in T.serial(d):
-                        out[i, h, e] = T.Cast(out_dtype, _rotated(spec, read, table, weight, rms, i, h, e))
+        # Waking other threads takes longer than a token.
+        if n > FEW:
+            for i in T.parallel(n):
+                token(read, table, weight, out, i)
+        else:
+            for i in T.serial(n):
+                token(read, table, weight, out, i)
 
     return body

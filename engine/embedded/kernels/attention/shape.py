@@ -7,13 +7,15 @@ from typing import Any
 from tvm.script import tirx as T
 
 from engine.embedded.kernels.arithmetic import tanh
+from engine.embedded.kernels.simd import load
 from engine.embedded.spec import RollingCache
 
 NONE = -1e30
 LOG2_E = 1.4426950408889634
 
-Element = Callable[[Any, Any, Any], Any]
-"""(index of a key in its sequence, head, element) -> its value."""
+Element = Callable[..., Any]
+"""(index of a key in its sequence, head, element) -> its value in float32; with a number of lanes as the
+fourth argument, that many neighbours from there on, as they are stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,16 +106,24 @@ def page_element(
     `slot` is where in those pages a key lies, by its index.
     """
 
-    def read(j: Any, head: Any, x: Any) -> Any:
+    def read(j: Any, head: Any, x: Any, lanes: int | None = None) -> Any:
         page = page_values[first_page + slot(j) // page_size]
-        return T.Cast("float32", pages[page, part, head, slot(j) % page_size, x])
+        return _read(pages, (page, part, head, slot(j) % page_size, x), lanes)
 
     return read
 
 
 def flat_element(buffer: Any, start: Any) -> Element:
     """Keys or values that lie one after another from row `start`."""
-    return lambda j, head, x: T.Cast("float32", buffer[start + j, head, x])
+
+    def read(j: Any, head: Any, x: Any, lanes: int | None = None) -> Any:
+        return _read(buffer, (start + j, head, x), lanes)
+
+    return read
+
+
+def _read(buffer: Any, index: tuple[Any, ...], lanes: int | None) -> Any:
+    return T.Cast("float32", buffer[index]) if lanes is None else load(buffer, *index, lanes=lanes)
 
 
 def paged_length(page_indptr: Any, last_page_length: Any, b: Any, page_size: int) -> Any:

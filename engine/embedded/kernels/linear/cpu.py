@@ -8,6 +8,7 @@ import tvm
 from tvm.script import tirx as T
 
 from engine.catalog import Layout, Quantization
+from engine.embedded.kernels.linear.columns import AwqRows, TransposedRows
 from engine.embedded.kernels.linear.rows import FloatRows, GroupedRows, Rows
 from engine.embedded.kernels.linear.weights import Reader, with_weights
 from engine.embedded.kernels.simd import Simd, load
@@ -24,10 +25,12 @@ def matmul_cpu(
     stored: Rows
     if layout is None:
         stored = FloatRows(rows, columns, simd)
-    elif layout == "NK" and not quantization.from_awq:
+    elif quantization.from_awq:
+        stored = AwqRows(rows, columns, simd, quantization)
+    elif layout == "NK":
         stored = GroupedRows(rows, columns, simd, quantization)
     else:
-        stored = Rows(rows, columns, simd)
+        stored = TransposedRows(rows, columns, simd, quantization)
 
     @T.macro
     def body(x, y, n, weight):

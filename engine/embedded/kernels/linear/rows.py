@@ -13,14 +13,14 @@ from tvm.script import tirx as T
 
 from engine.catalog import Quantization
 from engine.embedded.kernels.linear.weights import Reader
-from engine.embedded.kernels.simd import Simd, load, prefetch, repeated, total
+from engine.embedded.kernels.simd import Simd, load, prefetch, repeated, spans, store, total, widened
 
 
 class Rows:
     """Any stored weights, read one by one, in the order of their columns.
 
-    `positions` is the length of a widened row. `dot_rows` is how many rows a `dot` has in flight, enough
-    to hide the latency of a multiply-add; 0 where there is no `dot`.
+    `positions` is the length of a widened row, with what is stored past its last column. `dot_rows` is how
+    many rows a `dot` has in flight, enough to hide the latency of a multiply-add; 0 where there is no `dot`.
     """
 
     dot_rows = 0
@@ -36,7 +36,7 @@ class Rows:
     def widen(self, weight: Reader, first: Any, count: int, panel: Any, stride: int) -> None:
         """`count` rows from `first` on into the flat `panel`, `stride` floats apart."""
         # Column by column, as most of what is not stored by rows is.
-        with T.serial(self.columns) as k, T.serial(count) as r:
+        with T.serial(self.positions) as k, T.serial(count) as r:
             T.buffer_store(panel, weight(self.row(first + r, count), k), [r * stride + k])
 
     def pack(self, x: Any, n: Any, t: Any, lanes: int, packed: Any) -> None:
@@ -44,7 +44,7 @@ class Rows:
 
         packed[(t * positions + p) * lanes + lane] is what the float at position p is multiplied with.
         """
-        with T.serial(self.columns) as k, T.serial(lanes) as lane:
+        with T.serial(self.positions) as k, T.serial(lanes) as lane:
             self._pack(x, n, t, lanes, packed, k, k, lane)
 
     def _pack(
@@ -62,12 +62,6 @@ class Rows:
         """
         raise NotImplementedError
 
-    def _accumulator(self, width: int) -> Any:
-        acc = T.sblock_alloc_buffer((self.dot_rows, width), "float32")
-        for r in range(self.dot_rows):
-            T.buffer_store(acc, T.Broadcast(T.float32(0), width), [r, T.ramp(0, 1, width)])
-        return acc
-
     def _finish(self, accumulators: dict[int, Any], i: Any, first: Any, y: Any, rest: Any = None) -> None:
         """Store, for each row, the sum of the lanes of its accumulators (by their width) and rest[r]."""
         for r in range(self.dot_rows):
@@ -80,8 +74,26 @@ class Rows:
                     T.buffer_store(y, value, [i, first + r])
 
 
-def _accumulate(acc: Any, r: int, width: int, value: Any) -> None:
+def zeros(count: int, width: int) -> Any:
+    """A buffer of `count` vectors of float32, which all are 0."""
+    buffer = T.sblock_alloc_buffer((count, width), "float32")
+    for r in range(count):
+        T.buffer_store(buffer, T.Broadcast(T.float32(0), width), [r, T.ramp(0, 1, width)])
+    return buffer
+
+
+def accumulate(acc: Any, r: int, width: int, value: Any) -> None:
+    """Add `value` to the vector acc[r]."""
     T.buffer_store(acc, load(acc, r, 0, lanes=width) + value, [r, T.ramp(0, 1, width)])
+
+
+def integers(words: Any, bits: int, j: int, width: int) -> Any:
+    """The `j`-th integers, of that many bits each, of a vector of `width` words: not centred, float32."""
+    found = words >> T.Broadcast(T.uint32(bits * j), width)
+    if bits * (j + 1) < 32:
+        found = found & T.Broadcast(T.uint32(2**bits - 1), width)
+    # From int32: few processors convert unsigned integers at once.
+    return T.Cast(f"float32x{width}", T.Cast(f"int32x{width}", found))
 
 
 class FloatRows(Rows):
@@ -91,21 +103,26 @@ class FloatRows(Rows):
 
     def widen(self, weight: Reader, first: Any, count: int, panel: Any, stride: int) -> None:
         """See Rows."""
-        with T.serial(count) as r, T.serial(self.columns) as k:
-            T.buffer_store(panel, weight(self.row(first + r, count), k), [r * stride + k])
+        (stored,) = weight.buffers
+        with T.serial(count) as r:
+            for start, vectors, width in spans(self.columns, self.simd.lanes):
+                with T.serial(vectors) as v:
+                    k = start + v * width
+                    value = widened(load(stored, self.row(first + r, count), k, lanes=width), self.simd)
+                    store(panel, value, r * stride + k, lanes=width)
 
     def dot(self, weight: Reader, packed: Any, i: Any, first: Any, y: Any) -> None:
         """See Rows."""
         lanes, (stored,) = self.simd.lanes, weight.buffers
         whole = self.columns // lanes * lanes
-        acc = self._accumulator(lanes)
+        acc = zeros(self.dot_rows, lanes)
         rest = T.sblock_alloc_buffer((self.dot_rows,), "float32")
         with T.serial(whole // lanes) as k:
             for r in range(self.dot_rows):
                 x = load(packed, i * self.columns + k * lanes, lanes=lanes)
                 T.evaluate(prefetch(stored, first + r + self.dot_rows, k * lanes))
                 w = load(stored, self.row(first + r, self.dot_rows), k * lanes, lanes=lanes)
-                _accumulate(acc, r, lanes, x * T.Cast(f"float32x{lanes}", w))
+                accumulate(acc, r, lanes, x * widened(w, self.simd))
         for r in range(self.dot_rows):
             T.buffer_store(rest, T.float32(0), [r])
         with T.serial(self.columns - whole) as k:
@@ -148,20 +165,11 @@ class GroupedRows(Rows):
             with T.serial(count) as b:
                 yield first + b * width, width
 
-    def _integers(self, words: Any, row: Any, word: Any, j: int, width: int) -> Any:
-        """The `j`-th integers of `width` words, not centred, as a float32 vector."""
-        vector = load(words, row, word, lanes=width) >> T.Broadcast(T.uint32(self.bits * j), width)
-        if self.bits * (j + 1) < 32:
-            vector = vector & T.Broadcast(T.uint32(2**self.bits - 1), width)
-        # From int32: few processors convert unsigned integers at once.
-        return T.Cast(f"float32x{width}", T.Cast(f"int32x{width}", vector))
-
     def _scales(self, scales: Any, row: Any, word: Any, width: int) -> Any:
         """The scales of `width` words, one for each word, as a float32 vector."""
         groups = width // self.group_words
-        vector = load(scales, row, word // self.group_words, lanes=groups)
-        wide = T.Cast("float32" if groups == 1 else f"float32x{groups}", vector)
-        return repeated(wide, groups, self.group_words)
+        vector = widened(load(scales, row, word // self.group_words, lanes=groups), self.simd)
+        return repeated(vector, groups, self.group_words)
 
     def widen(self, weight: Reader, first: Any, count: int, panel: Any, stride: int) -> None:
         """See Rows."""
@@ -171,7 +179,7 @@ class GroupedRows(Rows):
             for word, width in self._blocks():
                 centre = T.Broadcast(T.float32(self.max_int), width)
                 for j in range(self.per_word):
-                    value = self._integers(words, row, word, j, width) - centre
+                    value = integers(load(words, row, word, lanes=width), self.bits, j, width) - centre
                     place = r * stride + word * self.per_word + j * width
                     value = value * self._scales(scales, row, word, width)
                     T.buffer_store(panel, value, [T.ramp(place, 1, width)])
@@ -186,7 +194,7 @@ class GroupedRows(Rows):
     def dot(self, weight: Reader, packed: Any, i: Any, first: Any, y: Any) -> None:
         """See Rows. The scale is factored out of the sum over the integers that share a lane."""
         words, scales = weight.buffers
-        accumulators = {width: self._accumulator(width) for _, _, width in self._spans()}
+        accumulators = {width: zeros(self.dot_rows, width) for _, _, width in self._spans()}
         for word, width in self._blocks():
             # sum((q - c) * x) = sum(q * x) - c * sum(x), whose second part is that of all rows.
             start = i * self.positions + word * self.per_word
@@ -199,7 +207,7 @@ class GroupedRows(Rows):
                 T.evaluate(prefetch(words, first + r + self.dot_rows, word))
                 value = load(centre, 0, lanes=width)
                 for j in range(self.per_word):
-                    value = value + x[j] * self._integers(words, row, word, j, width)
+                    value = value + x[j] * integers(load(words, row, word, lanes=width), self.bits, j, width)
                 value = value * self._scales(scales, row, word, width)
-                _accumulate(accumulators[width], r, width, value)
+                accumulate(accumulators[width], r, width, value)
         self._finish(accumulators, i, first, y)
