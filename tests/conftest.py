@@ -1,5 +1,7 @@
 """Shared fixtures: the golden models, a WebGPU to run kernels in, and WebLLM to load exports into."""
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +17,17 @@ if TYPE_CHECKING:
     from webgpu_kernels.either import Device
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
-COMPILED = ("gemma3_text", "llama", "llama_tied", "llama3_rope")
-"""The golden models whose libraries the tests of logits build."""
 BY_MLC_LLM = (
-    *COMPILED,
+    *("gemma3_text", "llama", "llama_tied", "llama3_rope"),
     *("gemma", "gemma2", "gpt_neox", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "stablelm"),
 )
 """The golden models for which there is what mlc_llm wrote (expected/)."""
 FAMILIES = (*BY_MLC_LLM, "gpt2", "phi")
 """Every golden model; tools/make_golden_models.py made those that mlc_llm did not convert."""
+
+# The Hub's client believes what it keeps beside models: a stand-in Hub's answers are not for the user's.
+_hub_home = tempfile.TemporaryDirectory(prefix="mlc-wizard-hub-", ignore_cleanup_errors=True)
+os.environ["HF_HOME"] = _hub_home.name
 
 # No test may depend on how busy the machine is.
 settings.register_profile("mlc-wizard", deadline=None)
