@@ -3,11 +3,13 @@
 The names and their arithmetic are those of MLC LLM (`mlc_llm/quantization/quantization.py`).
 """
 
-import sys
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from engine import hosts
 from engine.errors import UsageError
+from engine.hosts import Host, System
 
 ModelDtype = Literal["float16", "bfloat16", "float32"]
 Layout = Literal["NK", "KN"]
@@ -179,11 +181,31 @@ def sibling(quantization: Quantization, **changes: Any) -> Quantization | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A device the model library is compiled for; `suffixes` as the official compiler wants them."""
+    """A device the model library is compiled for; `suffixes` as the official compiler wants them.
+
+    `systems` are those that its host code is made for, the first where no host is named and this
+    machine's is none of them. `kernels` is the language that its kernels are in, empty where they are
+    machine code. `lacks_codegen` says why the embedded compiler has none for it, else it is empty.
+    """
 
     name: str
     sentence: str
     suffixes: tuple[str, ...]
+    systems: tuple[System, ...] = ()
+    kernels: Literal["", "wgsl", "cuda", "metal", "opencl"] = ""
+    lacks_codegen: str = ""
+
+    @property
+    def runs_in(self) -> str:
+        """Where a library that cannot be run here runs."""
+        if not self.systems:
+            return "a browser"
+        return "an app on its device" if self.static else "MLC's engine, on such a machine"
+
+    @property
+    def static(self) -> bool:
+        """Whether its library is objects to be linked into an app, in place of a shared library."""
+        return self.suffixes[0] == ".tar"
 
 
 TARGETS: dict[str, Target] = {
@@ -193,46 +215,106 @@ TARGETS: dict[str, Target] = {
             name="webgpu",
             sentence="Browsers, through WebLLM.",
             suffixes=(".wasm",),
+            kernels="wgsl",
         ),
         Target(
             name="cpu",
             sentence="The processor of this machine.",
             suffixes=(".so", ".dylib", ".dll"),
+            systems=("linux", "macos", "windows"),
         ),
         Target(
             name="cuda",
             sentence="NVIDIA GPUs.",
             suffixes=(".so", ".dll"),
+            systems=("linux", "windows"),
+            kernels="cuda",
         ),
         Target(
             name="metal",
             sentence="Macs with Apple silicon or Intel.",
             suffixes=(".so", ".dylib"),
+            systems=("macos",),
+            kernels="metal",
         ),
         Target(
             name="vulkan",
             sentence="Desktop GPUs of any maker.",
             suffixes=(".so", ".dll"),
+            systems=("linux", "windows"),
+            lacks_codegen="The TVM of PyPI is built without Vulkan's code generator.",
         ),
         Target(
             name="opencl",
             sentence="GPUs with an OpenCL driver.",
             suffixes=(".so", ".dll"),
+            systems=("linux", "windows"),
+            kernels="opencl",
         ),
         Target(
             name="iphone",
             sentence="iPhone and iPad apps.",
             suffixes=(".tar",),
+            systems=("ios",),
+            kernels="metal",
         ),
         Target(
             name="android",
             sentence="Android apps on Adreno and Mali GPUs.",
             suffixes=(".tar", ".so"),
+            systems=("android",),
+            kernels="opencl",
         ),
     )
 }
 
+_LIBRARY = re.compile(r"model-(\w+)\.(wasm|so|dylib|dll|tar)")
+
+
+def host_of(target: Target, host: str) -> Host:
+    """Where the host code of `target` runs: what `host` names, or for "auto" this machine or its like.
+
+    Raises UsageError for a host that the target is not made for.
+    """
+    if host == "auto":
+        machine = hosts.here()
+        if machine.system in target.systems:
+            return machine
+        apple = target.systems[0] in ("macos", "ios")
+        # Phones and today's Macs are AArch64; a desktop GPU is most often in an x86-64 machine.
+        arm = apple or target.systems[0] == "android"
+        libc = "gnu" if target.systems[0] == "linux" else ""
+        return Host(architecture="aarch64" if arm else "x86_64", system=target.systems[0], libc=libc)
+    named = hosts.parse(host)
+    if named.system not in target.systems:
+        raise UsageError(
+            f"A library for {target.name} cannot be made for {named}.",
+            why=f"There is {target.name} on {' and '.join(target.systems)} only.",
+            remedy="Leave out the host, or name another.",
+        )
+    return named
+
+
+def library_suffix(target: Target, host: str = "auto") -> str:
+    """The suffix of the library for `target`, on the system that `host` names.
+
+    Raises UsageError as `host_of` does.
+    """
+    if target.static or not target.systems:
+        return target.suffixes[0]
+    named = host_of(target, host)
+    if target.name == "metal":
+        # As the official compiler has it: .so on Apple silicon, .dylib on Intel.
+        return ".dylib" if named.architecture == "x86_64" else ".so"
+    return named.suffix
+
+
+def target_of(library: str) -> str:
+    """The name of the target that a library called model-TARGET.SUFFIX is for; empty for other names."""
+    match = _LIBRARY.fullmatch(library)
+    return match[1] if match and match[1] in TARGETS else ""
+
 
 def host_library_suffix() -> str:
     """The suffix of a shared library on this machine."""
-    return {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+    return hosts.here().suffix

@@ -79,6 +79,10 @@ class StageEnded:
     fix: Fix = ""
 
 
+GENERATION = "generation"
+"""The check that a library generates, on machines that can run it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One fact that was verified about the written artefacts."""

@@ -19,9 +19,11 @@ from typing import NoReturn
 
 from engine import preset, runner
 from engine.backends.base import shell_line
+from engine.catalog import TARGETS, target_of
 from engine.console import Console
 from engine.errors import Fix, WizardError
 from engine.events import (
+    GENERATION,
     Advised,
     Check,
     Event,
@@ -224,13 +226,25 @@ class _Narrator:
         for check in event.checks:
             _tell_check(console, check)
         in_browser = any(name.endswith(".wasm") for name, _ in event.files)
-        if in_browser:
-            console.line("  - generation: not run here; a library for WebGPU runs in a browser")
+        if where := _not_run(event):
+            console.line(f"  - generation: not run here; {where}")
         console.line()
         if in_browser:
             console.line(f"{RECEIPT_NAME} holds the record for WebLLM's model_list.")
         console.line("Next:")
         console.line(f"  {shell_line(['mlc-wizard', 'verify', event.output])}   check it again, anywhere")
+
+
+def _not_run(event: RunEnded) -> str:
+    """Where the library of an export runs, if it was not run; empty where it was, or there is none."""
+    if any(check.name == GENERATION for check in event.checks):
+        return ""
+    for name, _ in event.files:
+        found = TARGETS.get(target_of(name))
+        if found is not None:
+            called = "WebGPU" if found.name == "webgpu" else found.name
+            return f"a library for {called} runs in {found.runs_in}"
+    return ""
 
 
 def _tell_check(console: Console, check: Check) -> None:

@@ -41,6 +41,7 @@ class ExportPlan:
     opt: str = "O2"
     system_lib_prefix: str = "auto"
     overrides: str = ""
+    cuda_arch: str = "auto"
     output: Path = field(default_factory=lambda: Path("dist"))
     backend: BackendName = "auto"
     interpreter: str = "auto"

@@ -117,6 +117,12 @@ KEYS: tuple[Key, ...] = (
     _text("target", "opt", "O0, O1, O2, O3 or flags as name=value;name=value", pattern=rf"O[0-3]|{_PAIRS}"),
     _text("target", "system_lib_prefix", '"auto", empty or a C identifier', pattern=r"([A-Za-z_]\w*)?"),
     _text("target", "overrides", "empty, or name=value;name=value", pattern=rf"({_PAIRS})?"),
+    _text(
+        "target",
+        "cuda_arch",
+        '"auto", or architectures of NVIDIA GPUs as sm_89 or compute_75',
+        pattern=r"auto|((sm|compute)_)?\d{2,3}[af]?(,((sm|compute)_)?\d{2,3}[af]?)*",
+    ),
     _text("output", "directory", "a folder, relative to the current one", pattern=r"[^\0]+", field="output"),
     _choice("engine", "backend", get_args(BackendName)),
     _text(

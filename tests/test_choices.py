@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from native_libraries import program
 from published_models import GEMMA, LLAMA_1B
 
 from engine.catalog import QUANTIZATIONS, TARGETS
@@ -107,10 +108,36 @@ def test_an_unknown_model_has_one_reason_for_all() -> None:
     assert {c.lacks and c.lacks.what for c in target_choices(plan(), unknown)} == {"not a decoder"}
 
 
+@pytest.fixture
+def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVIDIA's compiler, as far as looking for it goes."""
+    program(tmp_path, "nvcc", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_without_a_compiler_for_cuda_it_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_spec(name: str, package: str | None = None) -> object:
+        return None if name.startswith("cuda") else original(name, package)
+
+    original = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CUDA_PATH", "CUDA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    choices = {c.target.name: c for c in target_choices(plan(), GEMMA)}
+    assert [name for name, choice in choices.items() if not choice.compiles] == ["cuda", "vulkan"]
+    lack = choices["cuda"].lacks
+    assert isinstance(lack, ToolchainError)
+    assert "nvidia-cuda-nvrtc==13.0" in lack.remedy
+
+
+@pytest.mark.usefixtures("nvcc")
 def test_every_target_with_its_library_and_what_it_lacks() -> None:
     choices = {c.target.name: c for c in target_choices(plan(compile=False), GEMMA)}
     assert list(choices) == list(TARGETS)
-    assert [name for name, choice in choices.items() if choice.compiles] == ["webgpu", "cpu"]
+    assert [name for name, choice in choices.items() if not choice.compiles] == ["vulkan"]
     assert choices["webgpu"].library == "model-webgpu.wasm"
     assert choices["iphone"].library == "model-iphone.tar"
     assert "does not compile for vulkan" in str(choices["vulkan"].lacks)
@@ -139,10 +166,12 @@ def test_a_machine_without_the_compiler_makes_weights(monkeypatch: pytest.Monkey
         ("webgpu", True, True),
         ("webgpu", False, False),
         ("cpu", True, True),
-        ("cuda", True, False),
+        ("cuda", True, True),
+        ("vulkan", True, False),
         ("iphone", False, False),
     ],
 )
+@pytest.mark.usefixtures("nvcc")
 def test_a_device_and_what_is_made_for_it(device: str, library: bool, compiles: bool) -> None:
     before = ExportPlan(source=BUILTIN_DEMO, quantization="q4f32_1", prefill_chunk_size=32)
     chosen = with_device(before, device, library=library, facts=None)

@@ -85,7 +85,7 @@ def test_dry_run_and_no_compile(folder: Path) -> None:
         (["--preset", "my.toml", "--set", "model.sauce=a"], "source"),
         (["--preset", "my.toml", "--set", "model.source=./nothing"], "nothing"),
         (
-            ["--preset", "my.toml", "--set", "target.device=cuda", "--set", "target.compile=true"],
+            ["--preset", "my.toml", "--set", "target.device=vulkan", "--set", "target.compile=true"],
             "--no-compile",
         ),
         (["--preset", "my.toml", "--output", "my.toml"], "my.toml"),

@@ -252,6 +252,26 @@ def test_shards_share_a_line(plain_environment: pytest.MonkeyPatch) -> None:
     assert "params_shard_3.bin" not in terminal.text()
 
 
+@pytest.mark.parametrize(
+    ("library", "checked", "said"),
+    [
+        ("model-webgpu.wasm", (), "not run here; a library for WebGPU runs in a browser"),
+        ("model-cuda.so", (), "not run here; a library for cuda runs in MLC's engine"),
+        ("model-iphone.tar", (), "not run here; a library for iphone runs in an app"),
+        ("model-cpu.so", (), "not run here; a library for cpu runs"),
+        ("model-cpu.so", ("generation",), ""),
+        ("tokenizer.json", (), ""),
+    ],
+)
+def test_what_was_not_run_is_told(library: str, checked: tuple[str, ...], said: str) -> None:
+    terminal = Terminal(tty=False)
+    checks = tuple(Check(name=name, passed=True, found="fine") for name in checked)
+    end = RunEnded(outcome="done", exit_code=0, seconds=1, output="/o", files=((library, 5),), checks=checks)
+    headless._Narrator(Console(terminal)).tell(end)
+    assert ("not run here" in terminal.text()) == bool(said)
+    assert said in terminal.text()
+
+
 # --- processes -----------------------------------------------------------------------------------
 
 DRIVER = """

@@ -16,7 +16,12 @@ from engine.errors import ToolchainError, UsageError
     ("changes", "error", "said"),
     [
         ({"source": "/no/such/model"}, UsageError, "/no/such/model"),
-        ({"device": "cuda", "compile": True}, UsageError, "weights and configuration only"),
+        ({"device": "vulkan", "compile": True}, UsageError, "weights and configuration only"),
+        ({"device": "cpu", "compile": True, "host": "sparc-sun-solaris"}, UsageError, "--host sparc"),
+        ({"device": "metal", "compile": True, "host": "x86_64-linux-gnu"}, UsageError, "cannot be made for"),
+        ({"device": "iphone", "compile": True, "system_lib_prefix": "gemma"}, UsageError, "gemma_"),
+        ({"compile": True, "opt": "warp=1"}, UsageError, "warp=1 is no optimization"),
+        ({"compile": True, "overrides": "a=1"}, UsageError, "a=1"),
         ({"device": "toaster", "compile": True}, UsageError, "is not a device"),
         ({"quantization": "q9"}, UsageError, "q4f16_1"),
         ({"prefill_chunk_size": 0}, UsageError, "prefill_chunk_size"),

@@ -98,6 +98,7 @@ _RARE = (
     ("batch", "max_batch_size"),
     ("shards", "tensor_parallel_shards"),
     ("host", "host"),
+    ("CUDA", "cuda_arch"),
     ("opt", "opt"),
     ("overrides", "overrides"),
     ("backend", "backend"),

@@ -5,12 +5,13 @@
 
 from pathlib import Path
 
-from engine.artifacts import chat, folder, generation, library, native_contract, weights
+from engine import hosts
+from engine.artifacts import chat, folder, generation, library, native, native_contract, weights
 from engine.artifacts.report import Report
 from engine.catalog import host_library_suffix
 from engine.embedded import narrate
 from engine.errors import UsageError
-from engine.events import Check
+from engine.events import GENERATION, Check
 
 
 def verify(output: Path, library_name: str | None = None, made_by: str | None = None) -> list[Check]:
@@ -36,12 +37,14 @@ def verify(output: Path, library_name: str | None = None, made_by: str | None = 
     config = chat.verify(output, report)
     foreign = (made_by or folder.made_by(output)) == "mlc_llm"
     manifest = weights.verify(output, config, report, foreign=foreign)
-    library.verify(output, library_name, report)
+    library.verify(output, library_name, config or {}, report, foreign=foreign)
     folder.verify(output, manifest, library_name, report)
     runnable = output / f"model-cpu{host_library_suffix()}"
-    if config and runnable.is_file() and all(check.passed for check in report.checks):
+    fine = runnable.is_file() and all(check.passed for check in report.checks)
+    # Of Linux on two processors both are model-cpu.so.
+    if config and fine and (foreign or native.read(runnable).architecture == hosts.here().architecture):
         if foreign and (why := generation.why_not(output, runnable, config)):
-            narrate.say(f"{generation.NAME}: not run here: {why}")
+            narrate.say(f"{GENERATION}: not run here: {why}")
         elif foreign or native_contract.verify(runnable, "cpu", config, report):
             generation.verify(output, runnable, config, report)
     return report.checks

@@ -14,10 +14,10 @@ from engine.catalog import QUANTIZATIONS
 from engine.embedded.chat.conversation import Conversation
 from engine.embedded.families.registry import FAMILIES, stated_decoder
 from engine.errors import StageError
+from engine.events import GENERATION
 
 PROMPT = "Hello! Who are you?"
 TOKENS = 12
-NAME = "generation"
 
 TOLERANCES = {"float32": 1e-3, "float16": 5e-2, "bfloat16": 2e-1}
 """The largest difference of any logit, as a fraction of the logits' standard deviation."""
@@ -65,7 +65,7 @@ def verify(output: Path, library: Path, config: dict[str, Any], report: Report) 
         model = LocalModel(output, library)
         steps, tokens = _generate(model, prompt)
     except (StageError, RuntimeError, ValueError, AttributeError, OSError) as error:
-        report.add(NAME, [f"{library.name} does not run: {str(error).splitlines()[-1]}"], "")
+        report.add(GENERATION, [f"{library.name} does not run: {str(error).splitlines()[-1]}"], "")
         return
     stored = evaluate.stored_weights(output, family.parameters(spec), quantization)
     fed = np.asarray([*prompt, *tokens[:-1]], np.int64)
@@ -81,7 +81,7 @@ def verify(output: Path, library: Path, config: dict[str, Any], report: Report) 
             f"more than {tolerance:.0e}"
         )
     text = tokenizer.decode(tokens)
-    report.add(NAME, problems, f"{len(tokens)} tokens, logits within {worst:.0e} of float32: {text!r}")
+    report.add(GENERATION, problems, f"{len(tokens)} tokens, logits within {worst:.0e} of float32: {text!r}")
 
 
 def _generate(model: Any, prompt: list[int]) -> tuple[npt.NDArray[np.float32], list[int]]:

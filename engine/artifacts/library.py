@@ -1,10 +1,14 @@
-"""The model library: that it is one, whole, and for WebAssembly asks the browser for nothing unknown."""
+"""The model library: that it is one, whole, for its device, and of the model that lies beside it."""
 
-import struct
+import json
 from pathlib import Path
+from typing import Any
 
 from engine import wasm_lint
+from engine.artifacts import native
 from engine.artifacts.report import Report
+from engine.artifacts.weights import MANIFEST_NAME
+from engine.catalog import TARGETS, target_of
 from engine.errors import WizardError
 
 LIBRARY_PATTERN = "model-*.*"
@@ -14,35 +18,71 @@ _MAGIC = {
     ".dylib": (b"\xcf\xfa\xed\xfe",),
     ".dll": (b"MZ",),
 }
+_SHARED = ("model_type", "quantization")
+"""What a library's metadata and mlc-chat-config.json must agree about."""
 
 
-def verify(output: Path, library_name: str | None, report: Report) -> None:
-    """Check `library_name`, or each library that is there."""
+def verify(
+    output: Path, library_name: str | None, config: dict[str, Any], report: Report, *, foreign: bool = False
+) -> None:
+    """Check `library_name`, or each library that is there; `config` is mlc-chat-config.json.
+
+    It is empty where that is not right, which another check tells. Of a `foreign` library, which mlc_llm
+    made, nothing but its format is known.
+    """
     found = [path for path in sorted(output.glob(LIBRARY_PATTERN)) if path.suffix in _SUFFIXES]
     for path in [output / library_name] if library_name else found:
         with report.guarding("library"):
-            report.add("library", _problems(path), f"{path.name}, {path.stat().st_size} bytes")
+            if foreign and path.suffix != ".wasm":
+                report.add("library", _format_problems(path), f"{path.name}, {path.stat().st_size} bytes")
+                continue
+            problems, told = _look(path, config)
+            report.add("library", problems, f"{path.name}, {path.stat().st_size} bytes{told}")
 
 
-def _problems(path: Path) -> list[str]:
-    if path.suffix == ".wasm":
-        try:
-            return [f"{path.name}: {finding}" for finding in wasm_lint.lint(path)]
-        except WizardError as error:
-            return [error.what]
-    data = path.read_bytes()
+def _format_problems(path: Path) -> list[str]:
+    """Whether the file begins as no library with its suffix does."""
+    with path.open("rb") as file:
+        start = file.read(4)
     magic = _MAGIC.get(path.suffix)
-    if magic and not data.startswith(magic):
-        return [f"{path.name} begins with {data[:4].hex(' ')}, which no {path.suffix} file does"]
-    if data.startswith(b"\x7fELF") and _elf_size(data) > len(data):
-        return [f"{path.name} has {len(data)} bytes of {_elf_size(data)}"]
+    if magic and not start.startswith(magic):
+        return [f"{path.name} begins with {start.hex(' ')}, which no {path.suffix} file does"]
     return []
 
 
-def _elf_size(data: bytes) -> int:
-    """Where the section headers end, which linkers write last (64 bit, little endian)."""
-    if len(data) < 64:
-        return 64
-    (offset,) = struct.unpack_from("<Q", data, 40)
-    size, count = struct.unpack_from("<HH", data, 58)
-    return int(offset + size * count)
+def _look(path: Path, config: dict[str, Any]) -> tuple[list[str], str]:
+    """What is wrong with the library at `path`, and what it is."""
+    try:
+        if path.suffix == ".wasm":
+            return [f"{path.name}: {finding}" for finding in wasm_lint.lint(path)], ""
+        library = native.read(path)
+    except WizardError as error:
+        return [error.what], ""
+    target = TARGETS.get(target_of(path.name))
+    if target is None:
+        return [f"{path.name} is named after no device"], ""
+    problems = native.problems(library, target)
+    if not problems:
+        problems = _differences(library.metadata, config, path.parent)
+    return [f"{path.name}: {problem}" for problem in problems], f", {library}"
+
+
+def _differences(metadata: dict[str, Any], config: dict[str, Any], output: Path) -> list[str]:
+    """Where the library is not that of the export's configuration and weights."""
+    out = [
+        f"it was compiled for {key} {metadata.get(key)}, and the configuration says {config[key]}"
+        for key in _SHARED
+        if key in config and metadata.get(key) != config[key]
+    ]
+    manifest = json.loads((output / MANIFEST_NAME).read_text(encoding="utf-8"))
+    stored = {
+        record["name"]: (list(record["shape"]), record["dtype"])
+        for shard in manifest["records"]
+        for record in shard["records"]
+    }
+    for param in metadata["params"] if not out else ():
+        if stored.get(param["name"]) != (list(param["shape"]), param["dtype"]):
+            out.append(
+                f"it wants {param['name']} as {param['dtype']} {param['shape']}, which the weights lack"
+            )
+    return out

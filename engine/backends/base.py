@@ -1,13 +1,11 @@
 """What a backend is: it turns a plan into commands, and the runner runs them, whichever made them."""
 
-import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from engine.catalog import TARGETS, host_library_suffix
+from engine.catalog import TARGETS, library_suffix
 from engine.errors import UsageError
 from engine.events import StageName
 from engine.model.facts import ModelFacts
@@ -79,19 +77,11 @@ def compiler_of(backend: Backend) -> str:
 def library_name(plan: ExportPlan) -> str:
     """The file name of the model library, with the suffix that the official compiler wants.
 
-    Raises UsageError for a device that is not in the catalog.
+    Raises UsageError for a device that is not in the catalog, and a host that the device is not on.
     """
     target = TARGETS.get(plan.device)
     if target is None:
         raise UsageError(
             f"target.device = {plan.device!r} is not a device.", why=f"Devices are {', '.join(TARGETS)}."
         )
-    if plan.device == "cpu":
-        suffix = host_library_suffix()
-    elif plan.device == "metal":
-        suffix = ".dylib" if platform.machine() == "x86_64" else ".so"
-    elif sys.platform == "win32" and ".dll" in target.suffixes:
-        suffix = ".dll"
-    else:
-        suffix = target.suffixes[0]
-    return f"model-{plan.device}{suffix}"
+    return f"model-{plan.device}{library_suffix(target, plan.host)}"

@@ -3,16 +3,17 @@
 import importlib.util
 import sys
 
+from engine import catalog, cuda
 from engine.backends.base import Folders, StageCommand, library_name
 from engine.catalog import QUANTIZATIONS, check_target
-from engine.embedded import awq
+from engine.embedded import awq, flags
 from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES
 from engine.errors import ToolchainError, UsageError
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
 
-TARGETS = ("webgpu", "cpu")
+TARGETS = tuple(name for name, target in catalog.TARGETS.items() if not target.lacks_codegen)
 """The devices it compiles for; weights and configuration are the same for all devices."""
 
 _PROGRAM = (sys.executable, "-P", "-m", "engine.embedded")
@@ -28,6 +29,8 @@ class EmbeddedBackend:
         self.cover(plan, facts)
         if plan.compile:
             _find_compiler()
+            if plan.device == "cuda":
+                _check_cuda(plan)
 
     def cover(self, plan: ExportPlan, facts: ModelFacts | None) -> None:
         """Raise UsageError for what it does not cover, wherever it runs."""
@@ -45,12 +48,13 @@ class EmbeddedBackend:
                 FAMILIES[facts.spec.model_type].check_rolling(plan.sliding_window_size or -1)
         if plan.compile:
             check_target(QUANTIZATIONS[plan.quantization], plan.device)
-        if plan.compile and plan.device not in TARGETS:
             library_name(plan)
+            _check_flags(plan)
+        if plan.compile and plan.device not in TARGETS:
             raise UsageError(
-                f"This version does not compile for {plan.device}, only for {' and '.join(TARGETS)}.",
-                why=f"A library for {plan.device} is made by the official compiler: the backend "
-                "mlc_llm, or docker with an image that has it.",
+                f"The embedded backend does not compile for {plan.device}, only for {', '.join(TARGETS)}.",
+                why=f"{catalog.TARGETS[plan.device].lacks_codegen} A library for {plan.device} is made by "
+                "the official compiler: the backend mlc_llm, or docker with an image that has it.",
                 remedy=f"Make weights and configuration only, which serve {plan.device} as well, or choose "
                 "another target.",
                 fix="compile",
@@ -98,6 +102,7 @@ class EmbeddedBackend:
                         *("--opt", plan.opt),
                         *_flag("--system-lib-prefix", plan.system_lib_prefix, "auto"),
                         *_flag("--overrides", plan.overrides, ""),
+                        *_flag("--cuda-arch", plan.cuda_arch, "auto"),
                         *("-o", str(folders.building("compile") / library_name(plan))),
                     ),
                     inputs=(folders.config,),
@@ -117,6 +122,23 @@ def _find_compiler() -> None:
                 "or make weights and configuration only.",
                 fix="compile",
             )
+
+
+def _check_flags(plan: ExportPlan) -> None:
+    """Raise UsageError for a flag of compile that it would refuse."""
+    flags.unused_opt(plan.opt)
+    flags.parse_overrides(plan.overrides)
+    static = catalog.TARGETS[plan.device].static
+    flags.system_lib_prefix(
+        plan.system_lib_prefix, static=static, model_type="auto", quantization=plan.quantization
+    )
+
+
+def _check_cuda(plan: ExportPlan) -> None:
+    """Raise a WizardError where kernels cannot be compiled for what the plan names."""
+    found = cuda.compiler()
+    if plan.cuda_arch != "auto":
+        cuda.check_architectures(cuda.architectures(plan.cuda_arch), found)
 
 
 def _flag(name: str, value: str | int | None, default: str | int | None = None) -> tuple[str, ...]:

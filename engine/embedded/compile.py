@@ -2,81 +2,64 @@
 
 import argparse
 import json
-import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.catalog import ALIASES, QUANTIZATIONS, TARGETS, check_target, host_library_suffix
-from engine.embedded import awq, narrate
+from engine import cuda
+from engine.catalog import ALIASES, QUANTIZATIONS, TARGETS, check_target
+from engine.cuda import PORTABLE, CudaOptions
+from engine.embedded import awq, flags, narrate
 from engine.embedded.families.registry import FAMILIES
-from engine.errors import StageError, UsageError
+from engine.embedded.flags import OVERRIDES
+from engine.embedded.target import LibraryTarget, resolve
+from engine.errors import UsageError
+from engine.hosts import EXAMPLES
 
-DEVICES = ("webgpu", "cpu")
-OVERRIDES = (
-    "context_window_size",
-    "sliding_window_size",
-    "prefill_chunk_size",
-    "attention_sink_size",
-    "max_batch_size",
-)
 STEPS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `mlc_llm compile`."""
+    """The flags of `mlc_llm compile`, and --cuda-arch."""
+    made = [name for name, target in TARGETS.items() if not target.lacks_codegen]
     parser.add_argument("model", type=Path, metavar="MODEL", help="mlc-chat-config.json or its folder")
     parser.add_argument("--quantization", help="must be that of the weights (default: from MODEL)")
     parser.add_argument("--model-type", default="auto", help="family (default: from MODEL)")
-    parser.add_argument("--device", default="webgpu", help=f"{' or '.join(DEVICES)} (default: webgpu)")
-    parser.add_argument("--host", default="auto", help="only auto: the browser's wasm32, or this machine")
-    parser.add_argument("--opt", default="O2", help="O0 to O3; for webgpu and cpu they are the same")
-    parser.add_argument("--system-lib-prefix", default="auto", help="only auto: none is needed")
+    parser.add_argument("--device", default="webgpu", help=f"one of {', '.join(made)} (default: webgpu)")
+    parser.add_argument(
+        "--host", default="auto", help=f"triple of the host code, as {EXAMPLES[1]} (default: this machine)"
+    )
+    parser.add_argument("--opt", default="O2", help="O0 to O3, or switches: all compile the same here")
+    parser.add_argument(
+        "--system-lib-prefix",
+        default="auto",
+        help="of the symbols of a .tar: model_lib and an underscore (default: MODELTYPE_QUANTIZATION_)",
+    )
     parser.add_argument("--overrides", default="", help="KEY=VALUE;... of " + ", ".join(OVERRIDES))
+    parser.add_argument(
+        "--cuda-arch",
+        default="auto",
+        help=f"sm_89, compute_75, ... (default: of the GPU here, or {PORTABLE})",
+    )
     parser.add_argument("--output", "-o", type=Path, required=True, help="the library to write")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Compile as the flags say. Raises WizardError."""
+    if unused := flags.unused_opt(arguments.opt):
+        narrate.say(
+            f"note: --opt {';'.join(unused)} makes no difference: the embedded compiler has its own kernels."
+        )
     compile_library(
         arguments.model,
         arguments.output,
-        device=_supported_device(arguments),
+        device=arguments.device,
+        host=arguments.host,
         quantization=arguments.quantization,
         model_type=arguments.model_type,
-        overrides=parse_overrides(arguments.overrides),
+        overrides=flags.parse_overrides(arguments.overrides),
+        prefix=arguments.system_lib_prefix,
+        cuda_arch=arguments.cuda_arch,
     )
-
-
-def _supported_device(arguments: argparse.Namespace) -> str:
-    device = str(arguments.device)
-    if device not in DEVICES:
-        known = "a target of other backends" if device in TARGETS else "not a target"
-        raise UsageError(
-            f"--device {device} is {known}; the embedded compiler makes {' and '.join(DEVICES)}.",
-            remedy="Choose one of those, or export weights and configuration only.",
-        )
-    for flag, found in (("--host", arguments.host), ("--system-lib-prefix", arguments.system_lib_prefix)):
-        if found != "auto":
-            raise UsageError(f"{flag} {found} is not supported: only auto is.", remedy=f"Leave out {flag}.")
-    if arguments.opt not in {"O0", "O1", "O2", "O3"}:
-        raise UsageError(f"--opt {arguments.opt} is not one of O0, O1, O2, O3.", remedy="Leave out --opt.")
-    return device
-
-
-def parse_overrides(text: str) -> dict[str, int]:
-    """`KEY=VALUE;KEY=VALUE` as the official compiler takes it. Raises UsageError."""
-    out: dict[str, int] = {}
-    for part in filter(None, (p.strip() for p in text.split(";"))):
-        key, _, value = part.partition("=")
-        if key not in OVERRIDES or not value.lstrip("-").isdigit():
-            raise UsageError(
-                f"--overrides: {part!r} is not KEY=NUMBER with one of {', '.join(OVERRIDES)}.",
-                remedy='Write for example --overrides "context_window_size=4096;prefill_chunk_size=512".',
-            )
-        out[key] = int(value)
-    return out
 
 
 def read_config(model: Path, overrides: dict[str, int]) -> dict[str, Any]:
@@ -106,22 +89,20 @@ def compile_library(
     output: Path,
     *,
     device: str,
+    host: str = "auto",
     quantization: str | None = None,
     model_type: str = "auto",
     overrides: dict[str, int] | None = None,
+    prefix: str = "auto",
+    cuda_arch: str = "auto",
 ) -> None:
-    """Write the library for `device` to `output`, whole or not at all.
+    """Write the library for `device` to `output`, whole or not at all; the rest is as the flags say.
 
     Reads nothing but mlc-chat-config.json. Raises UsageError for what cannot be meant, StageError
     where linking fails, ToolchainError where a part of the compiler is missing.
     """
     config = read_config(model, overrides or {})
-    suffix = ".wasm" if device == "webgpu" else host_library_suffix()
-    if output.suffix != suffix:
-        raise UsageError(
-            f"A library for {device} ends in {suffix}, not in {output.suffix or 'nothing'}: {output}",
-            remedy=f"Write -o {output.with_suffix(suffix)}",
-        )
+    target = resolve(device, host, output)
     name, family_name = config["quantization"], config["model_type"]
     asked = ALIASES.get(quantization, quantization) if quantization else name
     if asked != name or model_type not in ("auto", family_name):
@@ -141,70 +122,47 @@ def compile_library(
         raise UsageError(f"The embedded compiler has {name} for {' and '.join(awq.FAMILIES)} only.")
     if (chunk := config["prefill_chunk_size"]) < 1:
         raise UsageError(f"prefill_chunk_size is {chunk}; it must be 1 or more.")
-    _build(config, output, device)
+    static = target.form == "static"
+    symbols = flags.system_lib_prefix(prefix, static=static, model_type=family_name, quantization=name)
+    if static and not symbols:
+        narrate.say("warning: without a prefix, an app can have no other model beside this one.")
+    if prefix not in ("auto", "") and not static:
+        narrate.say(f"note: --system-lib-prefix {prefix} makes no difference: only a .tar has a prefix.")
+    _build(config, output, target, symbols, cuda_arch)
 
 
-def _build(config: dict[str, Any], output: Path, device: str) -> None:
+def _build(config: dict[str, Any], output: Path, target: LibraryTarget, prefix: str, cuda_arch: str) -> None:
+    options = _cuda(cuda_arch) if target.device.kernels == "cuda" else None
     narrate.progress(0, STEPS, "steps", "loading the compiler")
     # Imported late: bad input must not wait for TVM.
     from engine.embedded import library, lower
+    from engine.embedded.native import export
 
     plan = library.plan_of(config)
     if warning := library.longrope_warning(plan):
         narrate.say(f"warning: {warning}")
-    target = lower.make_target(device)
+    # The source that TVM writes for CUDA asks the compiler what the architecture can do.
+    written_for = options.architectures[0].replace("compute_", "sm_") if options else ""
+    host = None if target.native else target.host
+    tvm_target = lower.make_target(target.device.name, host, cuda_arch=written_for)
     narrate.progress(1, STEPS, "steps", "describing the model")
-    mod = library.build_module(plan, target)
+    mod = library.build_module(plan, tvm_target)
     narrate.progress(2, STEPS, "steps", "scheduling kernels, planning memory")
-    mod = lower.lower(mod, target)
+    mod = lower.lower(mod, tvm_target)
     planned = lower.planned_bytes(mod)
     for step in ("prefill", "decode"):
         narrate.say(f"{step} plans {planned[step] / 2**20:.2f} MiB of temporaries")
     mod = library.with_metadata(mod, library.metadata(plan, planned))
-    executable = lower.code(mod, target, system_lib=device == "webgpu")
+    with export.kernels_compiled(target):
+        executable = lower.code(mod, tvm_target, system_lib=target.system_lib, prefix=prefix)
     narrate.progress(3, STEPS, "steps", "linking")
     output.parent.mkdir(parents=True, exist_ok=True)
-    if device == "webgpu":
-        from engine.embedded.wasm import build, link
-
-        # Minutes where this version is new to the machine; at once where it is cached.
-        build.runtime(lambda done, total, name: narrate.progress(done, total, "runtime units", name))
-        executable.export_library(str(output), fcompile=link.fcompile)
-    else:
-        executable.export_library(str(output), fcompile=link_shared)
+    export.write(executable, output, target, prefix, options)
     narrate.say(f"{output.name}: {output.stat().st_size / 2**20:.2f} MiB")
     narrate.progress(STEPS, STEPS, "steps", "done")
 
 
-LINK_FLAGS = {
-    # What the kernels call (libm, TVM's error functions) is in the process that loads the library:
-    # linking against nothing spares zig the compilation of a C library of its own.
-    "linux": ("-nostdlib",),
-    "darwin": ("-nostdlib", "-Wl,-undefined,dynamic_lookup"),
-    # Windows resolves no symbol at load time; zig brings the C runtime, tvm_ffi its import library.
-    "win32": (),
-}
-
-
-def link_shared(output: str, objects: Sequence[str], **_options: object) -> None:
-    """A shared library for this machine, linked by zig: no compiler need be installed."""
-    from engine.embedded.wasm import toolchain
-
-    unfinished = Path(f"{output}.unfinished")
-    flags = list(LINK_FLAGS.get(sys.platform, LINK_FLAGS["linux"]))
-    if sys.platform == "win32":
-        flags += [str(path) for path in sorted((toolchain.find().tvm_ffi / "lib").glob("*.lib"))]
-    with tempfile.TemporaryDirectory(prefix="mlc-wizard-", ignore_cleanup_errors=True) as folder:
-        command = ["cc", "-shared", *flags, "-o", str(unfinished.absolute()), *objects]
-        with toolchain.zig(command, cwd=Path(folder), cache=Path(folder)) as process:
-            said = process.communicate()[0]
-    if process.returncode != 0:
-        raise StageError(
-            f"The model could not be linked (zig cc, exit code {process.returncode}).",
-            why="\n".join(said.strip().splitlines()[-5:]),
-            remedy=f"{Path(sys.executable).name} -m pip install --force-reinstall ziglang",
-        )
-    unfinished.replace(output)
-
-
-link_shared.object_format = "o"  # type: ignore[attr-defined]  # read by export_library
+def _cuda(arch: str) -> CudaOptions:
+    options = CudaOptions(compiler=cuda.compiler(), architectures=cuda.architectures(arch))
+    narrate.say(f"CUDA kernels for {', '.join(options.architectures)} by {options.compiler}")
+    return options

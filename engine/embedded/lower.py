@@ -5,7 +5,9 @@ fusion pass runs: what must be fused (dequantization into products and look-ups)
 """
 
 import math
+import os
 from collections.abc import Mapping
+from typing import Any
 
 import tvm
 from tvm import relax, tirx
@@ -15,16 +17,37 @@ from tvm.target import Target
 from tvm.target.codegen import llvm_get_system_cpu
 from tvm.tirx.analysis import undefined_vars
 
+from engine.catalog import TARGETS
 from engine.embedded.kernels import exponential
 from engine.errors import StageError
+from engine.hosts import Host
+
+_GPU_LIMITS = {"max_threads_per_block": 256, "max_shared_memory_per_block": 32768, "thread_warp_size": 1}
+"""What the kernels keep to, and every device has; a warp of 1 promises nothing about neighbours."""
+_WASM = {"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm", "vector-width": 128}
+_KINDS = {"wgsl": "webgpu"}
+_PLAIN = {"x86_64": "x86-64", "aarch64": "generic"}
 
 
-def make_target(device: str) -> Target:
-    """The TVM target of `device`: "cpu" (this machine) or "webgpu"."""
-    if device == "webgpu":
-        host = {"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm", "vector-width": 128}
-        return Target({"kind": "webgpu"}, host=host)
-    return Target({"kind": "llvm", "mcpu": llvm_get_system_cpu()})
+def make_target(device: str, host: Host | None = None, *, cuda_arch: str = "") -> Target:
+    """The TVM target of `device`, a name of the catalog.
+
+    `host` is where the host code runs; None is the browser for webgpu, else this very processor. `cuda_arch`
+    is the architecture that CUDA source is written for, sm_XY.
+    """
+    kernels = TARGETS[device].kernels
+    if host is not None:
+        # Only kernels gain from a better processor than the plainest.
+        cpu = _PLAIN[host.architecture] if kernels else host.cpu
+        code: dict[str, Any] = {"kind": "llvm", "mtriple": host.triple, "mcpu": cpu}
+    else:
+        code = _WASM if device == "webgpu" else {"kind": "llvm", "mcpu": llvm_get_system_cpu()}
+    if not kernels:
+        return Target(code)
+    gpu = {"kind": _KINDS.get(kernels, kernels), **(_GPU_LIMITS if device != "webgpu" else {})}
+    if kernels == "cuda":
+        gpu = {"kind": "cuda", "arch": cuda_arch, **_GPU_LIMITS, "thread_warp_size": 32}
+    return Target(gpu, host=code)
 
 
 def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
@@ -111,8 +134,11 @@ def _largest(name: str, shape: relax.ShapeExpr, bounds: Mapping[str, int]) -> li
     return [analyzer.const_int_bound(size).max_value for size in shape.values]
 
 
-def code(mod: tvm.IRModule, target: Target, *, system_lib: bool) -> relax.VMExecutable:
-    """Machine code or shaders, and the byte code of the relax functions."""
+def code(mod: tvm.IRModule, target: Target, *, system_lib: bool, prefix: str = "") -> relax.VMExecutable:
+    """Machine code or shaders, and the byte code of the relax functions.
+
+    A system library's symbols begin with `prefix`.
+    """
     passes = [
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),
@@ -121,6 +147,13 @@ def code(mod: tvm.IRModule, target: Target, *, system_lib: bool) -> relax.VMExec
         transform.VMShapeLower(),
         transform.AttachGlobalSymbol(),
     ]
+    if prefix:
+        # TVM's own look at whether it is there, which system_lib=True asks for, fails on prefixes of up to
+        # seven letters; the attribute by itself makes the library a system library.
+        mod, system_lib = mod.with_attr("system_lib_prefix", prefix), False
+    # Where a CUDA or Metal runtime is loaded, TVM would compile kernels by rules of its own: the same source
+    # on every machine, and what becomes of it is decided in `native/`.
+    os.environ["TVM_COMPILE_FORCE_FALLBACK"] = "1"
     exponential.register()
     with target:
         mod = tvm.transform.Sequential(passes)(mod)

@@ -56,6 +56,13 @@ def _split_qkv(shape: AttentionShape) -> tvm.tirx.PrimFunc:
     return split_qkv
 
 
+def _zero(bb: relax.BlockBuilder, dtype: str) -> relax.Expr:
+    if dtype != "bfloat16":
+        return relax.op.zeros((), dtype)
+    # No GPU language has it: TVM writes a conversion that takes an address, and a literal has none.
+    return relax.op.astype(bb.emit(relax.op.zeros((), "float32")), dtype)
+
+
 def emit_create_function(
     bb: relax.BlockBuilder, name: str, shape: AttentionShape, num_layers: int, target: Target
 ) -> None:
@@ -109,7 +116,7 @@ def emit_create_function(
                 relax.prim_value(1),  # rope scale and theta, unused without rope
                 relax.prim_value(10000),
                 relax.prim_value(0),  # rope_ext_factors
-                relax.op.zeros((), dtype),
+                _zero(bb, dtype),  # of which the cache takes device and dtype
                 bb.add_func(pages._kv_cache_transpose_append(hkv, d, dtype), "kv_cache_append"),
                 relax.prim_value(0),  # the append of latent attention
                 tir(signatures.ragged_prefill(shape, prefill), "attention_prefill_ragged"),

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 
+from engine.cuda import NVRTC_VERSION, NVRTC_WHEELS
 from engine.toolchain import packages
 from engine.toolchain.finding import Finding, Remedy
 from engine.toolchain.probe import Probe
@@ -42,7 +43,7 @@ def _compiler(probe: Probe) -> Finding:
     if nvrtc:
         return probe.finding("ok", f"NVRTC, {nvrtc}; {without}")
     remedy = packages.install(
-        *("cuda-bindings", "nvidia-cuda-nvrtc"),
+        *(f"{wheel}=={NVRTC_VERSION}" for wheel in NVRTC_WHEELS),
         told="Install NVIDIA's runtime compiler as Python packages, or the CUDA toolkit with nvcc.",
     )
     return probe.finding(answer.status, f"{without}, no NVRTC", remedy=remedy)
