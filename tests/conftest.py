@@ -50,6 +50,8 @@ def golden(request: pytest.FixtureRequest) -> Path:
 def wizard_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder of our own, no presets of the user's, and a machine that is always the same."""
     from engine import machine, preset
+    from engine.backends.docker import inspection as docker
+    from engine.backends.official import interpreter
 
     work = tmp_path / "work"
     work.mkdir()
@@ -61,6 +63,9 @@ def wizard_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(preset, "user_folder", lambda: Path("..") / "presets")
     same = machine.Machine(ram_total=16 * 10**9, ram_available=8 * 10**9, disk_free=84 * 10**9)
     monkeypatch.setattr(machine, "inspect", lambda _output: same)
+    # Nor are there other compilers than ours.
+    monkeypatch.setattr(docker, "client", lambda: None)
+    monkeypatch.setattr(interpreter, "_likely", lambda: iter(()))
     return work
 
 
