@@ -154,8 +154,9 @@ def test_what_a_browser_can_hold(facts: ModelFacts, mode: str, says: str) -> Non
 def test_costs_and_windows_of_a_model_not_read_yet() -> None:
     assert sizes.costs(plan(), None) == []
     assert "once the model" in table([], 40).plain
-    assert sizes.window_told(None) == sizes.window_told(SMOL) == ""
-    assert sizes.window_told(GEMMA).startswith("512 tokens in 18 of 18 layers")
+    assert sizes.window_told(plan(), None) == sizes.window_told(plan(), SMOL) == ""
+    assert sizes.window_told(plan(), GEMMA).startswith("512 tokens in 18 of 18 layers")
+    assert sizes.window_told(plan(sliding_window_size=64), GEMMA) == ""
 
 
 @pytest.mark.parametrize(
