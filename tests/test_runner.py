@@ -20,6 +20,7 @@ from runner_support import (
     visible,
 )
 
+from engine.artifacts import binaries
 from engine.backends.base import shell_line
 from engine.errors import UsageError
 from engine.events import (
@@ -97,6 +98,21 @@ def test_the_receipt(tmp_path: Path) -> None:
     assert set(receipt["seconds"]) == {"convert_weight", "gen_config", "verify"}
     assert 'mode = "q4f16_1"' in receipt["preset"]
     assert receipt["source"]["model_type"] == "gemma3_text"
+    assert "webllm" not in receipt
+
+
+def test_the_receipt_of_a_library_for_an_app(finished: ExportPlan) -> None:
+    """model_lib is what `mlc_llm package` finds in the archive: model_lib + ___tvm_ffi__library_bin."""
+    plan = dataclasses.replace(finished, compile=True, device="android")
+    assert ended(finish(plan)).exit_code == 0
+    receipt = json.loads((plan.output / "export-receipt.json").read_text())
+    package = receipt["mlc_package"]
+    (model,) = package["model_list"]
+    assert (package["device"], model["model_id"]) == ("android", "hf-q4f16_1-MLC")
+    assert 0 < model["estimated_vram_bytes"] < 10 << 20
+    assert package["model_lib_path_for_prepare_libs"] == {model["model_lib"]: "model-android.tar"}
+    exported = {symbol for o in binaries.read(plan.output / "model-android.tar") for symbol in o.exported}
+    assert f"{model['model_lib']}___tvm_ffi__library_bin" in exported
     assert "webllm" not in receipt
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from engine import preset, wasm_lint
 from engine.backends.base import HOME_NAME, library_name
+from engine.catalog import TARGETS
+from engine.embedded.flags import system_lib_prefix
 from engine.errors import UsageError
 from engine.estimate import MIB, estimate
 from engine.events import Check
@@ -83,6 +85,8 @@ def write(
         document["repairs"] = repairs
     if plan.device == "webgpu" and plan.compile:
         document["webllm"] = webllm(output, plan, facts)
+    if plan.compile and TARGETS[plan.device].static:
+        document["mlc_package"] = mlc_package(plan, facts)
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     write_atomically(output / RECEIPT_NAME, text, through=output / HOME_NAME)
 
@@ -130,6 +134,27 @@ def webllm(output: Path, plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
             "https://huggingface.co/OWNER/NAME; WebLLM itself appends /resolve/main/ to it.",
             "model_lib": f"The absolute URL of {library_name(plan)}, for example "
             f"https://huggingface.co/OWNER/NAME/resolve/main/{library_name(plan)}.",
+        },
+    }
+
+
+def mlc_package(plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
+    """What mlc-package-config.json says of a library for an app, and what its owner has to add to it.
+
+    `model_lib` is the prefix of the library's symbols without its last underscore (docs/native-contract.md).
+    """
+    prefix = system_lib_prefix(
+        plan.system_lib_prefix, static=True, model_type=facts.model_type, quantization=plan.quantization
+    )
+    model_lib = prefix.removesuffix("_")
+    memory = {} if facts.spec is None else {"estimated_vram_bytes": estimate(facts, plan).vram_bytes}
+    return {
+        "device": plan.device,
+        "model_list": [{"model_id": model_id(plan), "model_lib": model_lib, **memory}],
+        "model_lib_path_for_prepare_libs": {model_lib: library_name(plan)},
+        "to_fill_in": {
+            "model": "Of the entry in model_list: where the weights are, for example HF://OWNER/NAME.",
+            "model_lib_path_for_prepare_libs": f"The path of {library_name(plan)} from the app's project.",
         },
     }
 
