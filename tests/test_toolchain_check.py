@@ -213,6 +213,13 @@ def test_a_missing_part_counts_against_those_that_need_it_alone() -> None:
     assert verdicts == judged()
 
 
+def test_what_nobody_misses_is_not_marked_as_a_fault() -> None:
+    marked = {name: next(report.row(finding_of(name, "missing"), None))[0] for name in ("git-lfs", "zig")}
+    assert marked == {"git-lfs": "-", "zig": "✗"}
+    assert next(report.row(finding_of("emcc", "missing"), None, brief=True)).startswith("- missing")
+    assert next(report.row(finding_of("git-lfs", "broken"), None)).startswith("✗ broken")
+
+
 def test_tvm_missing_is_all_of_the_embedded_backend() -> None:
     for v in judged(finding_of("tvm", "missing")).values():
         assert "embedded" not in v.backends

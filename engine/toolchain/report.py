@@ -32,7 +32,10 @@ def row(
     `width` is the columns of a terminal, None where lines may have any length; `brief` leaves out what
     somebody need not know who does not miss the part.
     """
-    head = f"{marks[finding.status]} {finding.status:<7}  {finding.title}: {finding.found}"
+    # What nobody misses is told, not cried out.
+    unmissed = finding.status == "missing" and (brief or not finding.needed_for)
+    mark = "-" if unmissed else marks[finding.status]
+    head = f"{mark} {finding.status:<7}  {finding.title}: {finding.found}"
     yield from _wrapped(head, width, "", 2 * INDENT)
     if finding.status == "ok":
         return
