@@ -38,8 +38,7 @@ class RearrangedSource(TensorSource):
             return self._base.read(name, rows)
         start, stop, _ = (rows or slice(None)).indices(self.info(name).shape[0])
         if order == "transposed":
-            turned: NDArray[Any] = self._whole(name)[:, start:stop].T.copy()
-            return turned
+            return _transposed(self._whole(name)[:, start:stop])
         return self._by_part(name, start, stop, order)
 
     def _whole(self, name: str) -> "NDArray[Any]":
@@ -64,3 +63,14 @@ class RearrangedSource(TensorSource):
             pieces.append(self._base.read(name, slice(first, first + count)))
             start += count
         return np.concatenate(pieces)
+
+
+def _transposed(matrix: "NDArray[Any]") -> "NDArray[Any]":
+    """Its transpose, by bands of rows: a band stays in the cache while its columns are read."""
+    import numpy as np
+
+    out = np.empty(matrix.shape[::-1], matrix.dtype)
+    for first in range(0, matrix.shape[0], 32):
+        band = slice(first, first + 32)
+        out[:, band] = matrix[band].T
+    return out
