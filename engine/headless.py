@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import FrameType
 from typing import NoReturn
 
@@ -225,14 +225,23 @@ class _Narrator:
         console.line()
         for check in event.checks:
             _tell_check(console, check)
-        in_browser = any(name.endswith(".wasm") for name, _ in event.files)
         if where := _not_run(event):
             console.line(f"  - generation: not run here; {where}")
         console.line()
-        if in_browser:
-            console.line(f"{RECEIPT_NAME} holds the record for WebLLM's model_list.")
+        if record := record_told(event):
+            console.line(record)
         console.line("Next:")
         console.line(f"  {shell_line(['mlc-wizard', 'verify', event.output])}   check it again, anywhere")
+
+
+def record_told(event: RunEnded) -> str:
+    """What the receipt holds for whoever loads the library; empty where nobody needs it."""
+    suffixes = {PurePath(name).suffix for name, _ in event.files}
+    if ".wasm" in suffixes:
+        return f"{RECEIPT_NAME} holds the record for WebLLM's model_list."
+    if ".tar" in suffixes:
+        return f"{RECEIPT_NAME} holds the entry for mlc-package-config.json of an app."
+    return ""
 
 
 def _not_run(event: RunEnded) -> str:

@@ -1,6 +1,7 @@
 """engine.headless and engine.console: what is printed where, exit codes, ctrl+c, closed pipes."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -270,6 +271,16 @@ def test_what_was_not_run_is_told(library: str, checked: tuple[str, ...], said: 
     headless._Narrator(Console(terminal)).tell(end)
     assert ("not run here" in terminal.text()) == bool(said)
     assert said in terminal.text()
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [("model-webgpu.wasm", "WebLLM's model_list"), ("model-android.tar", "mlc-package-config.json")],
+)
+def test_who_loads_a_library_is_told_where_its_entry_is(library: str, said: str) -> None:
+    end = RunEnded(outcome="done", exit_code=0, seconds=1, output="/o", files=((library, 5),))
+    assert said in headless.record_told(end)
+    assert headless.record_told(dataclasses.replace(end, files=(("model-cpu.so", 5),))) == ""
 
 
 # --- processes -----------------------------------------------------------------------------------

@@ -12,9 +12,8 @@ from textual.widgets import OptionList, Static
 
 from engine.errors import Cancelled, WizardError
 from engine.events import Check, RunEnded
-from engine.headless import duration
+from engine.headless import duration, record_told
 from engine.run import receipt, verification
-from engine.run.workspace import RECEIPT_NAME
 from tui import opening
 from tui.draft import Draft
 from tui.messages import FolderRefused, VerifyEnded, VerifySaid
@@ -79,10 +78,8 @@ machine that can run the target it has also generated tokens, and they were the 
             following.border_title = "Next"
             following.border_subtitle = "enter copies"
             yield CommandList()
-            if any(name.endswith(".wasm") for name, _ in ended.files):
-                yield Static(
-                    f"{RECEIPT_NAME} holds the record for WebLLM's model_list.", id="record", markup=False
-                )
+            if record := record_told(ended):
+                yield Static(record, id="record", markup=False)
         yield CheckList(classes="box", id="checks")
 
     def on_enter(self) -> None:
