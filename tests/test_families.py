@@ -16,8 +16,9 @@ from safetensors.numpy import load_file
 from engine.backends.embedded import EmbeddedBackend
 from engine.embedded import evaluate
 from engine.embedded.families.registry import FAMILIES, MLC_LLM_ONLY, family_of
-from engine.embedded.gen_config import Sizes, generate
+from engine.embedded.gen_config import generate
 from engine.embedded.locate import located
+from engine.embedded.sizes import Sizes
 from engine.embedded.source import decoder_of
 from engine.embedded.spec import DecoderSpec, Parameter, RollingCache
 from engine.errors import UsageError

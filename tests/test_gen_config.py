@@ -14,13 +14,11 @@ from engine.embedded.compile import read_config
 from engine.embedded.families.registry import FAMILIES, family_of
 from engine.embedded.gen_config import (
     CONFIG_NAME,
-    DEFAULT_CONTEXT,
-    DEFAULT_PREFILL,
     Generated,
-    Sizes,
     generate,
 )
 from engine.embedded.library import plan_of
+from engine.embedded.sizes import DEFAULT_CONTEXT, DEFAULT_PREFILL, Sizes
 from engine.embedded.spec import RollingCache
 from engine.errors import StageError, UsageError
 from engine.model.config import normalise
@@ -268,6 +266,8 @@ def test_rope_scaling_and_a_rolling_cache_exclude_each_other(tmp_path: Path) -> 
         (Sizes(sliding_window_size=128, attention_sink_size=128), "--attention-sink-size 128 does not fit"),
         (Sizes(sliding_window_size=128, attention_sink_size=-1), "--attention-sink-size -1 does not fit"),
         (Sizes(attention_sink_size=4), "--attention-sink-size 4 is not possible"),
+        (Sizes(sliding_window_size=64, prefill_chunk_size=0), "--prefill-chunk-size is 0"),
+        (Sizes(sliding_window_size=64, max_batch_size=0), "--max-batch-size is 0"),
     ],
 )
 def test_rolling_windows_that_cannot_be(sizes: Sizes, words: str, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from engine.embedded.chat.tokenizer_info import tokenizer_info
 from engine.embedded.chat.tokens import bos_token
 from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES, family_of
+from engine.embedded.sizes import DEFAULT_CONTEXT, DEFAULT_PREFILL, Sizes, apply_sizes
 from engine.errors import StageError, UsageError
 from engine.model.config import normalise
 
@@ -37,13 +38,6 @@ TOKENIZER_FILES = (
 )
 """What mlc_llm copies, in its order."""
 
-DEFAULT_CONTEXT = 4096
-"""Tokens of context where none is asked for: WebLLM allocates the whole KV cache at load, and 4096
-is what nearly all of its prebuilt models use; a model with less gets its own maximum."""
-DEFAULT_PREFILL = 1024
-"""Tokens of a prefill chunk where none is asked for, as in WebLLM's prebuilt models: temporary
-buffers grow with it, and 1024 keeps them within WebGPU's limits."""
-
 _SAMPLING: dict[str, tuple[float, Callable[[float], bool]]] = {
     "temperature": (1.0, lambda value: value >= 0),
     "presence_penalty": (0.0, lambda value: -2 <= value <= 2),
@@ -52,20 +46,6 @@ _SAMPLING: dict[str, tuple[float, Callable[[float], bool]]] = {
     "top_p": (1.0, lambda value: 0 < value <= 1),
 }
 """Sampling defaults: mlc_llm's value where the model states none, and what WebLLM accepts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Sizes as the command line asks for them, in tokens; None where the model or a default decides."""
-
-    context_window_size: int | None = None
-    sliding_window_size: int | None = None
-    prefill_chunk_size: int | None = None
-    attention_sink_size: int | None = None
-    tensor_parallel_shards: int | None = None
-    pipeline_parallel_stages: int | None = None
-    disaggregation: bool | None = None
-    max_batch_size: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +162,7 @@ def generate(
             why="A field that every such model has is missing or of the wrong kind.",
             remedy="Download config.json again, or name another --model-type.",
         ) from error
-    warnings = _apply_sizes(model, sizes, family.can_roll)
+    warnings = apply_sizes(model, sizes, family.can_roll)
     check_context(spec, model["context_window_size"])
     rolling = sizes.sliding_window_size or -1
     choice = choose_conversation(folder, conv_template)
@@ -225,89 +205,6 @@ def generate(
         trimmed_roles=choice.trimmed_roles,
         warnings=(*warnings, *choice.warnings),
     )
-
-
-def _apply_sizes(model: dict[str, Any], sizes: Sizes, can_roll: bool) -> list[str]:
-    """Put the sizes asked for into `model`, in place; returns warnings."""
-    one_device = "The embedded compiler builds for one device."
-    rolling = sizes.sliding_window_size or -1
-    windows: tuple[int, ...] = (rolling,) if can_roll and rolling > 0 else (-1,)
-    sinks: tuple[int, ...] = (sizes.attention_sink_size or 0,) if rolling > 0 else (-1, 0)
-    for flag, value, allowed, why in (
-        ("sliding-window-size", sizes.sliding_window_size, windows, "The windows of its layers are fixed."),
-        ("attention-sink-size", sizes.attention_sink_size, sinks, "Sinks belong to a rolling cache."),
-        ("tensor-parallel-shards", sizes.tensor_parallel_shards, (1,), one_device),
-        ("pipeline-parallel-stages", sizes.pipeline_parallel_stages, (1,), one_device),
-        ("disaggregation", sizes.disaggregation, (False,), "It is for servers of several GPUs."),
-    ):
-        if value is not None and value not in allowed:
-            raise UsageError(
-                f"--{flag} {value} is not possible here.",
-                why=why,
-                remedy=f"Leave --{flag} out, or use the mlc_llm backend.",
-            )
-    if rolling > 0:
-        return _apply_rolling(model, sizes, rolling)
-    maximum: int = model["context_window_size"]
-    context = (
-        min(maximum, DEFAULT_CONTEXT) if sizes.context_window_size is None else sizes.context_window_size
-    )
-    prefill = _prefill_of(sizes, context, "context-window-size")
-    for flag, value in (
-        ("context-window-size", context),
-        ("prefill-chunk-size", prefill),
-        ("max-batch-size", sizes.max_batch_size),
-    ):
-        if value < 1:
-            raise UsageError(f"--{flag} is {value}.", remedy=f"Give --{flag} a number above 0.")
-    model["context_window_size"], model["prefill_chunk_size"] = context, prefill
-    model["max_batch_size"] = sizes.max_batch_size
-    if context > maximum:
-        return [
-            f"context {context} is above the {maximum} tokens this model was made for: "
-            "expect nonsense beyond them"
-        ]
-    return []
-
-
-def _apply_rolling(model: dict[str, Any], sizes: Sizes, rolling: int) -> list[str]:
-    """`_apply_sizes` for a rolling cache of `rolling` tokens, which takes the place of the context."""
-    if (sizes.context_window_size or -1) > 0:
-        raise UsageError(
-            f"--context-window-size {sizes.context_window_size} and --sliding-window-size {rolling} are both "
-            "set.",
-            why="A rolling cache takes the place of the context: runtimes take one of the two.",
-            remedy="Leave one of them out, or give it as -1.",
-        )
-    sink = model["attention_sink_size"] if sizes.attention_sink_size is None else sizes.attention_sink_size
-    if not 0 <= sink < rolling:
-        raise UsageError(
-            f"--attention-sink-size {sink} does not fit --sliding-window-size {rolling}.",
-            remedy=f"Give --attention-sink-size a number from 0 to {rolling - 1}.",
-        )
-    maximum = model["context_window_size"]
-    model["prefill_chunk_size"] = _prefill_of(sizes, rolling, "sliding-window-size")
-    model["context_window_size"] = -1
-    model["sliding_window_size"], model["attention_sink_size"] = rolling, sink
-    model["max_batch_size"] = sizes.max_batch_size
-    if rolling > maximum:
-        return [
-            f"a rolling cache of {rolling} tokens is above the {maximum} tokens this model was made for: "
-            "expect nonsense beyond them"
-        ]
-    return []
-
-
-def _prefill_of(sizes: Sizes, limit: int, limit_flag: str) -> int:
-    """The prefill chunk: what is asked for, or the default, within `limit`."""
-    prefill = min(limit, DEFAULT_PREFILL) if sizes.prefill_chunk_size is None else sizes.prefill_chunk_size
-    if prefill > limit > 0:
-        raise UsageError(
-            f"--prefill-chunk-size {prefill} is above --{limit_flag} {limit}.",
-            why="A chunk can never be longer than all the text the model may see.",
-            remedy=f"Give --prefill-chunk-size {limit} or less.",
-        )
-    return prefill
 
 
 def _stated(folder: ModelFolder, key: str) -> Any:
