@@ -290,6 +290,12 @@ class TestChoosing:
         found, why = auto.choose(plan(backend="auto"), GEMMA)
         assert found.name == "embedded"
         assert why.startswith("embedded backend: it covers this model, q4f16_1, webgpu")
+        assert "nothing else" in why
+
+    @pytest.mark.skipif(sys.platform == "darwin", reason="NVIDIA has no compiler for macOS")
+    def test_for_cuda_the_compiler_that_it_needs_is_named(self):
+        found, why = auto.choose(plan(backend="auto", device="cuda"), GEMMA)
+        assert (found.name, "NVRTC" in why, "nothing else" in why) == ("embedded", True, False)
 
     def test_mlc_llm_for_what_embedded_lacks(self, tmp_path):
         from official_support import mlc_llm

@@ -1,5 +1,6 @@
 """Which backend does a plan, and why."""
 
+from engine import cuda
 from engine.backends.base import Backend
 from engine.backends.docker import inspection as docker_inspection
 from engine.backends.docker.backend import DockerBackend
@@ -40,7 +41,9 @@ def choose(plan: ExportPlan, facts: ModelFacts | None, *, wait: bool = True) -> 
         return backend, "embedded backend: the plan names it."
     covered = ["this model"] if facts else []
     covered += [plan.quantization, plan.device] if plan.compile else [plan.quantization]
-    return backend, f"embedded backend: it covers {', '.join(covered)}, and needs nothing else installed."
+    nvidia = plan.compile and plan.device == "cuda"
+    needs = f"with {cuda.compiler()}" if nvidia else "and needs nothing else installed"
+    return backend, f"embedded backend: it covers {', '.join(covered)}, {needs}."
 
 
 def _instead(
