@@ -156,11 +156,13 @@ def _run(argv: list[str], behaviour: dict[str, Any]) -> int:
             environment[name] = os.environ[name]
     if "MLC_WIZARD_CACHE" in os.environ:
         environment["MLC_WIZARD_CACHE"] = os.environ["MLC_WIZARD_CACHE"]
-    programs = behaviour.get("programs", {})
+    # The image's interpreter has mlc-wizard; the first of this machine's PATH may be any.
+    programs = {"python": sys.executable, **behaviour.get("programs", {})}
     words = [programs.get(word) or _mapped(word, mounts) for word in asked.arguments]
     stage = asked.name.rpartition("-")[2]
     if stage in behaviour.get("instead", {}):
-        words = [*words[: words.index("python")], sys.executable, "-P", "-c", behaviour["instead"][stage]]
+        words = [*words[: asked.arguments.index("python")], sys.executable, "-P", "-c"]
+        words.append(behaviour["instead"][stage])
     entrypoint = [sys.executable, "-P", str(ROOT / "docker" / "entrypoint.py")]
     container = subprocess.Popen(
         [*entrypoint, *words],
