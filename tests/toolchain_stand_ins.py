@@ -6,6 +6,14 @@ import sys
 from pathlib import Path
 
 CAT, SLEEP = "/bin/cat", "/bin/sleep"
+ABORTED = "terminate called after throwing an instance of 'tvm::ffi::Error'"
+ABORTS = f"""
+import os
+os.write(2, {ABORTED!r}.encode() + b"\\n")
+os.write(2, b"  what():  TypeAttr `__ffi_repr__` is already registered for type index 130\\n")
+os.abort()
+"""
+"""What a package of TVM's that does not belong to its tvm_ffi does when it is imported."""
 
 
 def stand_in(
