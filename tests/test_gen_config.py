@@ -1,4 +1,4 @@
-"""gen_config against mlc_llm's own output, and everything it refuses or warns of."""
+"""gen_config against mlc_llm's own output, and what it writes."""
 
 import json
 import shutil
@@ -7,24 +7,15 @@ from typing import Any
 
 import pytest
 from chat_templates import GOLDEN as MODELS
+from conftest import GOLDEN
 from gen_config_differences import DIFFERENCES
+from gen_config_support import ASKED, edited, made, read
 
 from engine.embedded.__main__ import main
-from engine.embedded.compile import read_config
 from engine.embedded.families.registry import FAMILIES, family_of
-from engine.embedded.gen_config import (
-    CONFIG_NAME,
-    Generated,
-    generate,
-)
-from engine.embedded.library import plan_of
-from engine.embedded.sizes import DEFAULT_CONTEXT, DEFAULT_PREFILL, Sizes
-from engine.embedded.spec import RollingCache
-from engine.errors import StageError, UsageError
+from engine.embedded.gen_config import CONFIG_NAME, generate
+from engine.embedded.sizes import Sizes
 from engine.model.config import normalise
-
-GOLDEN = Path(__file__).parent / "data" / "golden"
-ASKED = Sizes(context_window_size=256, prefill_chunk_size=64)
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> set[str]:
@@ -39,15 +30,6 @@ def differences(ours: Any, theirs: Any, path: str = "") -> set[str]:
         inner, other = (ours, theirs) if isinstance(ours, dict) else (theirs, ours)
         return {found for key in inner for found in differences(inner[key], other, f"{path}.{key}")}
     return set() if ours == theirs else {path}
-
-
-def made(name: str, target: Path, sizes: Sizes = ASKED, **options: str) -> Generated:
-    options.setdefault("quantization", "q4f16_1")
-    return generate(MODELS[name], target, sizes=sizes, **options)
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
@@ -153,130 +135,6 @@ def test_all_tokenizer_files_are_copied_in_mlc_llms_order(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("maximum", "asked", "expected"),
-    [
-        (512, Sizes(), (512, 512)),
-        (131072, Sizes(), (DEFAULT_CONTEXT, DEFAULT_PREFILL)),
-        (131072, Sizes(context_window_size=8192), (8192, DEFAULT_PREFILL)),
-        (131072, Sizes(context_window_size=300), (300, 300)),
-        (131072, Sizes(prefill_chunk_size=2048), (DEFAULT_CONTEXT, 2048)),
-        (512, Sizes(context_window_size=512, prefill_chunk_size=512), (512, 512)),
-    ],
-)
-def test_sizes(maximum: int, asked: Sizes, expected: tuple[int, int], tmp_path: Path) -> None:
-    source = edited(tmp_path, "llama", max_position_embeddings=maximum)
-    config = generate(source, tmp_path / "out", quantization="q0f16", sizes=asked).config
-    assert (config["context_window_size"], config["prefill_chunk_size"]) == expected
-    model = config["model_config"]
-    assert (model["context_window_size"], model["prefill_chunk_size"]) == expected
-
-
-def edited(tmp_path: Path, name: str, /, *, file: str = "config.json", **changes: Any) -> Path:
-    """A copy of a model folder with fields of one of its files changed; None takes a field out."""
-    source = tmp_path / "hf"
-    if not source.is_dir():
-        ignored = shutil.ignore_patterns("*.safetensors")
-        shutil.copytree(MODELS[name], source, ignore=ignored, copy_function=shutil.copyfile)
-    stated = {key: value for key, value in (read(source / file) | changes).items() if value is not None}
-    (source / file).write_text(json.dumps(stated), encoding="utf-8")
-    return source
-
-
-def test_a_context_above_the_models_own_is_allowed_and_told(tmp_path: Path) -> None:
-    generated = made("llama", tmp_path, sizes=Sizes(context_window_size=1024))
-    assert generated.config["context_window_size"] == 1024
-    assert any("above the 512 tokens" in warning for warning in generated.warnings)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "words"),
-    [
-        (Sizes(prefill_chunk_size=0), "--prefill-chunk-size is 0"),
-        (Sizes(context_window_size=0), "--context-window-size is 0"),
-        (Sizes(context_window_size=-1), "--context-window-size is -1"),
-        (Sizes(context_window_size=256, prefill_chunk_size=257), "257 is above --context-window-size 256"),
-        (Sizes(max_batch_size=0), "--max-batch-size is 0"),
-        (Sizes(tensor_parallel_shards=2), "--tensor-parallel-shards 2"),
-        (Sizes(pipeline_parallel_stages=2), "--pipeline-parallel-stages 2"),
-        (Sizes(disaggregation=True), "--disaggregation True"),
-        (Sizes(sliding_window_size=128), "--sliding-window-size 128"),
-        (Sizes(attention_sink_size=4), "--attention-sink-size 4"),
-    ],
-)
-def test_sizes_that_cannot_be(sizes: Sizes, words: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        made("llama", tmp_path / "out", sizes=sizes)
-    assert words in caught.value.what
-    assert caught.value.remedy
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("sizes", "window", "sink", "prefill"),
-    [
-        (Sizes(sliding_window_size=128), 128, 4, 128),
-        (Sizes(sliding_window_size=128, attention_sink_size=0, prefill_chunk_size=32), 128, 0, 32),
-        (Sizes(sliding_window_size=2048, context_window_size=-1), 2048, 4, 1024),
-    ],
-)
-def test_a_rolling_window_takes_the_place_of_the_context(
-    sizes: Sizes, window: int, sink: int, prefill: int, tmp_path: Path
-) -> None:
-    config = made("mistral", tmp_path / "out", sizes=sizes).config
-    for place in (config, config["model_config"]):
-        assert (place["context_window_size"], place["sliding_window_size"]) == (-1, window)
-        assert (place["attention_sink_size"], place["prefill_chunk_size"]) == (sink, prefill)
-    # Which is what a library is compiled for; overrides cannot make two windows of it.
-    rolls = RollingCache(window=window, sinks=sink)
-    assert plan_of(read_config(tmp_path / "out", {})).spec.rolling == rolls
-    with pytest.raises(UsageError, match=f"context_window_size = 256, sliding_window_size = {window}"):
-        plan_of(read_config(tmp_path / "out", {"context_window_size": 256}))
-    with pytest.raises(UsageError, match=f"attention_sink_size = {window} does not fit"):
-        plan_of(read_config(tmp_path / "out", {"attention_sink_size": window}))
-
-
-def test_a_cache_larger_than_the_model_was_made_for_is_told(tmp_path: Path) -> None:
-    generated = made("mistral", tmp_path / "out", sizes=Sizes(sliding_window_size=2048))
-    assert any("2048 tokens is above the 512 tokens" in warning for warning in generated.warnings)
-
-
-def test_a_library_is_compiled_for_a_window_given_late(tmp_path: Path) -> None:
-    made("mistral", tmp_path / "out", sizes=Sizes())
-    late = {"context_window_size": -1, "sliding_window_size": 64, "attention_sink_size": 2}
-    spec = plan_of(read_config(tmp_path / "out", late)).spec
-    assert spec.rolling == RollingCache(window=64, sinks=2)
-    assert all(layer.window is None for layer in spec.layers)
-    made("llama", tmp_path / "llama", sizes=Sizes())
-    with pytest.raises(UsageError, match="64: the cache of a llama model does not roll"):
-        plan_of(read_config(tmp_path / "llama", late))
-
-
-def test_rope_scaling_and_a_rolling_cache_exclude_each_other(tmp_path: Path) -> None:
-    config = made("mistral", tmp_path / "out", sizes=Sizes(sliding_window_size=64)).config
-    config["model_config"]["rope_scaling"] = {"rope_type": "linear", "factor": 2.0}
-    with pytest.raises(UsageError, match="not possible with this model's rope_scaling"):
-        plan_of(config)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "words"),
-    [
-        (Sizes(sliding_window_size=128, context_window_size=256), "--context-window-size 256 and --sliding"),
-        (Sizes(sliding_window_size=128, prefill_chunk_size=129), "129 is above --sliding-window-size 128"),
-        (Sizes(sliding_window_size=128, attention_sink_size=128), "--attention-sink-size 128 does not fit"),
-        (Sizes(sliding_window_size=128, attention_sink_size=-1), "--attention-sink-size -1 does not fit"),
-        (Sizes(attention_sink_size=4), "--attention-sink-size 4 is not possible"),
-        (Sizes(sliding_window_size=64, prefill_chunk_size=0), "--prefill-chunk-size is 0"),
-        (Sizes(sliding_window_size=64, max_batch_size=0), "--max-batch-size is 0"),
-    ],
-)
-def test_rolling_windows_that_cannot_be(sizes: Sizes, words: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        made("mistral", tmp_path / "out", sizes=sizes)
-    assert words in caught.value.what
-
-
-@pytest.mark.parametrize(
     ("stated", "expected", "warned"),
     [
         ({"temperature": 0.7, "top_p": 0.9}, {"temperature": 0.7, "top_p": 0.9}, False),
@@ -344,87 +202,3 @@ def test_none_is_plain_text(tmp_path: Path) -> None:
     assert template["seps"] == [""]
     assert template["system_prefix_token_ids"] == [1]
     assert generated.cases == ()
-
-
-def broken(tmp_path: Path, file: str, content: str | None) -> Path:
-    source = edited(tmp_path, "llama")
-    (source / file).unlink()
-    if content is not None:
-        (source / file).write_text(content, encoding="utf-8")
-    return source
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        ("config.json", None, "has no config.json"),
-        ("config.json", "{", "cannot be read as JSON"),
-        ("config.json", "[]", "holds no JSON object"),
-        ("config.json", '{"model_type": "llama"}', "does not describe a llama model"),
-        ("config.json", '{"model_type": "mamba"}', "'mamba'"),
-        ("config.json", {"max_position_embeddings": None}, "does not describe a llama model"),
-        ("config.json", {"vocab_size": "many"}, "does not describe a llama model"),
-        ("tokenizer.json", '{"added_tokens": ["<s>"]}', "added_tokens that are no tokens"),
-        ("tokenizer_config.json", "{", "cannot be read as JSON"),
-        ("generation_config.json", "nonsense", "cannot be read as JSON"),
-        ("tokenizer.json", None, "has no tokenizer.json"),
-        ("tokenizer.json", "{", "cannot be read as JSON"),
-        ("tokenizer.json", "{}", "cannot be loaded"),
-        (
-            "tokenizer.json",
-            '{"added_tokens": [{"content": "<s>", "id": 1}, {"content": "<s>", "id": 2}]}',
-            "'<s>' more than once",
-        ),
-    ],
-)
-def test_a_broken_folder_is_told_in_plain_words(
-    file: str, content: str | dict[str, Any] | None, words: str, tmp_path: Path
-) -> None:
-    if isinstance(content, dict):
-        content = json.dumps(read(MODELS["llama"] / file) | content)
-    with pytest.raises(UsageError) as caught:
-        generate(broken(tmp_path, file, content), tmp_path / "out", quantization="q0f16")
-    assert words in caught.value.what
-    assert caught.value.remedy
-    assert not (tmp_path / "out").exists()
-
-
-def test_sentencepiece_alone_is_not_enough(tmp_path: Path) -> None:
-    source = broken(tmp_path, "tokenizer.json", None)
-    (source / "tokenizer.model").write_bytes(b"\x00")
-    with pytest.raises(UsageError, match=r"only a SentencePiece tokenizer\.model") as caught:
-        generate(source, tmp_path / "out", quantization="q0f16")
-    assert "save_pretrained" in caught.value.remedy
-
-
-def test_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not a folder"):
-        generate(tmp_path / "nowhere", tmp_path / "out", quantization="q0f16")
-
-
-def test_an_unknown_quantization(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Unknown quantization 'q4f16'"):
-        made("llama", tmp_path, quantization="q4f16")
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [("gemma3-instruction", "'gemma3_instruction'"), ("Auto", "'auto'"), ("lama-2", "'llama-2'")],
-)
-def test_an_unknown_template_name_has_a_hint(name: str, hint: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        made("llama", tmp_path, conv_template=name)
-    assert f"Did you mean {hint}?" in caught.value.what
-    assert "phi-3" in caught.value.why
-
-
-def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
-    target = tmp_path / "file"
-    target.write_text("in the way", encoding="utf-8")
-    with pytest.raises(StageError, match="Cannot write to"):
-        made("llama", target)
-
-
-def test_errors_have_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["gen_config", str(tmp_path / "no"), "--quantization", "q0f16", "-o", str(tmp_path)]) == 2
-    assert "is not a folder" in capsys.readouterr().err

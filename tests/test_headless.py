@@ -1,31 +1,23 @@
-"""engine.headless and engine.console: what is printed where, exit codes, ctrl+c, closed pipes."""
+"""engine.headless: what is printed where, and exit codes."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import os
 import shlex
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from conftest import GOLDEN
+from console_support import Terminal, plain_environment
 
-from engine import headless, process
-from engine.backends.base import StageCommand
-from engine.console import Console, colours_wanted
-from engine.errors import NotAuthorizedError, StageError, UsageError
-from engine.events import Check, RunEnded, RunStarted, StageEnded, StageStarted
+from engine import headless
+from engine.console import Console
+from engine.errors import NotAuthorizedError, UsageError
+from engine.events import Check, RunEnded
 from engine.plan import ExportPlan
-from engine.run import verification
 from engine.run.job import prepare
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
+__all__ = ["plain_environment"]
 
 
 def plan_for(folder: Path) -> ExportPlan:
@@ -150,96 +142,6 @@ def test_durations(seconds: float, text: str) -> None:
     assert headless.duration(seconds) == text
 
 
-# --- the console ---------------------------------------------------------------------------------
-
-
-class Terminal(io.TextIOWrapper):
-    """A stream that says it is a terminal, or not."""
-
-    def __init__(self, encoding: str = "utf-8", *, tty: bool = True) -> None:
-        super().__init__(io.BytesIO(), encoding=encoding, errors="strict", newline="")
-        self.tty = tty
-
-    def isatty(self) -> bool:
-        return self.tty
-
-    def text(self) -> str:
-        self.flush()
-        return self.buffer.getvalue().decode(self.encoding)  # type: ignore[attr-defined, no-any-return]
-
-
-@pytest.fixture
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("NO_COLOR", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    return monkeypatch
-
-
-def tell_a_failed_run(terminal: Terminal) -> str:
-    narrator = headless._Narrator(Console(terminal))
-    narrator.tell(RunStarted(output="/o", log="/o/l", backend="b", stages=("convert_weight", "verify")))
-    narrator.tell(StageStarted(stage="convert_weight", command=("a", "b c")))
-    narrator.tell(StageEnded(stage="convert_weight", outcome="failed", seconds=1, what="W", remedy="R"))
-    narrator.tell(RunEnded(outcome="failed", exit_code=1, seconds=1, output="/o"))
-    return terminal.text()
-
-
-def test_colours_and_who_wants_none(plain_environment: pytest.MonkeyPatch) -> None:
-    assert "\x1b[31m" in tell_a_failed_run(Terminal())
-    assert "\x1b" not in tell_a_failed_run(Terminal(tty=False))
-    plain_environment.setenv("NO_COLOR", "1")
-    assert "\x1b[3" not in tell_a_failed_run(Terminal())
-    plain_environment.setenv("FORCE_COLOR", "1")
-    assert not colours_wanted(Terminal())
-    plain_environment.delenv("NO_COLOR")
-    assert colours_wanted(Terminal(tty=False))
-    plain_environment.delenv("FORCE_COLOR")
-    plain_environment.setenv("TERM", "dumb")
-    assert not colours_wanted(Terminal())
-
-
-def test_ascii_where_nothing_else_can_be_shown(plain_environment: pytest.MonkeyPatch) -> None:
-    text = tell_a_failed_run(Terminal("ascii", tty=False))
-    assert "FAILED convert_weight failed" in text
-    assert "✗ convert_weight failed" in tell_a_failed_run(Terminal(tty=False))
-    console = Console(Terminal("latin-1"))
-    assert console.good == "ok"
-
-
-@pytest.mark.parametrize("columns", [1, 10, 40, 80, 300])
-def test_any_width(plain_environment: pytest.MonkeyPatch, columns: int) -> None:
-    plain_environment.setenv("COLUMNS", str(columns))
-    terminal = Terminal()
-    console = Console(terminal)
-    console.status("x" * 500)
-    shown = terminal.text().removeprefix("\r\x1b[K")
-    assert len(shown) <= max(columns - 1, 1)
-    console.ends("left", "1.00s", "green")
-    last = terminal.text().rstrip("\n").split("\n")[-1]
-    assert last.endswith("1.00s")
-    assert "left" in last
-    assert tell_a_failed_run(Terminal())
-
-
-def test_the_live_line_never_stays(plain_environment: pytest.MonkeyPatch) -> None:
-    plain_environment.setenv("NO_COLOR", "1")
-    terminal = Terminal()
-    console = Console(terminal)
-    console.status("10%")
-    console.status("20%")
-    console.line("said")
-    assert terminal.text() == "\r\x1b[K10%\r\x1b[K20%\r\x1b[Ksaid\n"
-
-
-def test_progress_in_a_pipe_is_a_line_now_and_then(plain_environment: pytest.MonkeyPatch) -> None:
-    terminal = Terminal(tty=False)
-    console = Console(terminal)
-    for i in range(1000):
-        console.status(f"{i}%")
-    assert terminal.text() == "0%\n"
-
-
 def test_shards_share_a_line(plain_environment: pytest.MonkeyPatch) -> None:
     terminal = Terminal(tty=False)
     files = tuple((f"params_shard_{i}.bin", 1 << 20) for i in range(12))
@@ -281,100 +183,3 @@ def test_who_loads_a_library_is_told_where_its_entry_is(library: str, said: str)
     end = RunEnded(outcome="done", exit_code=0, seconds=1, output="/o", files=((library, 5),))
     assert said in headless.record_told(end)
     assert headless.record_told(dataclasses.replace(end, files=(("model-cpu.so", 5),))) == ""
-
-
-# --- processes -----------------------------------------------------------------------------------
-
-DRIVER = """
-import sys
-from pathlib import Path
-from engine import headless
-from engine.backends import auto
-from engine.backends.base import StageCommand
-from engine.plan import ExportPlan
-
-class StandIn:
-    name = "stand-in"
-    def commands(self, plan, folders):
-        return (StageCommand(stage="convert_weight", argv=(sys.executable, "-c", sys.argv[3])),)
-
-auto.choose = lambda plan, facts: (StandIn(), "a stand-in")
-plan = ExportPlan(source=sys.argv[1], quantization="q0f16", compile=False, output=Path(sys.argv[2]))
-sys.exit(headless.run(plan))
-"""
-PATIENT = "import time; print('ready', flush=True); time.sleep(600)"
-STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{PATIENT}"
-posix = pytest.mark.skipif(os.name != "posix", reason="signals")
-
-
-@contextlib.contextmanager
-def running(folder: Path, stage: str) -> Iterator["tuple[subprocess.Popen[str], list[int]]"]:
-    """A headless run whose first stage is ready, and the ids of all that it has started."""
-    source = str(GOLDEN / "llama_tied" / "hf")
-    run = subprocess.Popen(
-        [sys.executable, "-P", "-c", DRIVER, source, str(folder / "out"), stage],
-        env=process.child_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert run.stderr is not None
-    try:
-        while "ready" not in (line := run.stderr.readline()) or line.lstrip().startswith("+"):
-            assert line
-        yield run, [child.pid for child in psutil.Process(run.pid).children(recursive=True)]
-    finally:
-        run.kill()
-        run.communicate()
-
-
-def all_gone(pids: list[int]) -> None:
-    limit = time.monotonic() + 60
-    while any(psutil.pid_exists(pid) for pid in pids):
-        assert time.monotonic() < limit
-        time.sleep(0.02)
-
-
-@posix
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_stops_the_run_in_good_order(tmp_path: Path, name: str) -> None:
-    with running(tmp_path, PATIENT) as (run, children):
-        assert len(children) == 2
-        run.send_signal(getattr(signal, name))
-        out, err = run.communicate(timeout=60)
-        assert run.returncode == 130
-        assert out == ""
-        assert "Stopping" in err
-        assert "convert_weight cancelled" in err
-        assert "Traceback" not in err
-        all_gone(children)
-    assert not list((tmp_path / "out" / ".mlc-wizard").glob("*.partial"))
-
-
-@posix
-def test_a_second_ctrl_c_leaves_at_once_and_nothing_stays(tmp_path: Path) -> None:
-    with running(tmp_path, STUBBORN) as (run, children):
-        run.send_signal(signal.SIGINT)
-        assert run.stderr is not None
-        while "Stopping" not in run.stderr.readline():
-            pass
-        run.send_signal(signal.SIGINT)
-        assert run.wait(timeout=60) == 130
-        all_gone(children)
-
-
-@posix
-def test_kill_9_leaves_nothing(tmp_path: Path) -> None:
-    with running(tmp_path, STUBBORN) as (run, children):
-        run.kill()
-        all_gone(children)
-
-
-@posix
-def test_verify_outlives_a_library_that_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checks run in a child: whatever a library does there, here it is one message."""
-    crash = (sys.executable, "-c", "import os; os.abort()")
-    monkeypatch.setattr(verification, "verify_command", lambda _: StageCommand(stage="verify", argv=crash))
-    with pytest.raises(StageError, match=r"ended by signal 6 \(SIGABRT\)") as caught:
-        headless.verify(tmp_path)
-    assert caught.value.fix == "fresh"
