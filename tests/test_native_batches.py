@@ -1,6 +1,6 @@
 """A library for MLC's engine holds several sequences at once, and each has the logits it would have alone.
 
-Alone is `evaluate.py` on the stored weights, which knows no batches and no cache. Tolerances are fractions
+Alone is `evaluate` on the stored weights, which knows no batches and no cache. Tolerances are fractions
 of the logits' standard deviation, as in test_logits_cpu.
 """
 

@@ -1,6 +1,6 @@
 """The parts of a decoder layer in float32 with numpy, as transformers computes them.
 
-What `engine.embedded.evaluate` is made of; arrays are float32 unless said.
+Arrays are float32 unless said.
 """
 
 import math
@@ -9,10 +9,36 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.embedded.spec import Activation
+from engine.embedded.spec import Activation, LayerSpec, RopeScaling
 
 F32 = npt.NDArray[np.float32]
 _erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def rope_frequencies(
+    rotary_dim: int, layer: LayerSpec, context: int | None = None
+) -> npt.NDArray[np.float64]:
+    """Radians per position of each of the rotary_dim / 2 rotated pairs, in sequences of up to `context`."""
+    frequencies = layer.rope_theta ** -(np.arange(0, rotary_dim, 2) / rotary_dim)
+    return frequencies if layer.rope_scaling is None else _scaled(frequencies, layer.rope_scaling, context)
+
+
+def _scaled(
+    frequencies: npt.NDArray[np.float64], scaling: RopeScaling, context: int | None
+) -> npt.NDArray[np.float64]:
+    """As `_compute_{linear_scaling_rope,llama3,longrope}_parameters` of transformers."""
+    if scaling.rope_type == "longrope":
+        is_long = context is not None and context > scaling.original_max_position_embeddings
+        factors = np.array(scaling.long_factor if is_long else scaling.short_factor, np.float64)
+        return np.asarray(frequencies / factors, np.float64)
+    slow = frequencies / scaling.factor
+    if scaling.rope_type == "linear":
+        return slow
+    # Llama 3.1: wavelengths beyond the trained context are stretched, short ones kept, blended between.
+    turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
+    span = scaling.high_freq_factor - scaling.low_freq_factor
+    kept = np.clip((turns - scaling.low_freq_factor) / span, 0.0, 1.0)
+    return kept * frequencies + (1.0 - kept) * slow
 
 
 def rotate(x: F32, frequencies: npt.NDArray[np.float64], factor: float, most: int | None = None) -> F32:
