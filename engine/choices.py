@@ -126,7 +126,7 @@ def target_choices(
 def taken(plan: ExportPlan, facts: ModelFacts | None) -> ExportPlan:
     """`plan` with the backend that "auto" stands for, without waiting; as it is where none can do it."""
     try:
-        return replace(plan, backend=auto.choose(plan, facts, wait=False)[0].name)  # type: ignore[arg-type]
+        return replace(plan, backend=auto.choose(plan, facts, wait=False)[0].name)  # type: ignore[arg-type]  # one of ours
     except WizardError:
         return plan
 

@@ -18,7 +18,6 @@ from types import FrameType
 from typing import NoReturn
 
 from engine import preset, runner
-from engine.backends.base import shell_line
 from engine.catalog import TARGETS, target_of
 from engine.console import Console
 from engine.errors import Fix, WizardError
@@ -40,6 +39,7 @@ from engine.plan import ExportPlan
 from engine.run import verification
 from engine.run.job import Job, placeholders_told, prepare
 from engine.run.workspace import RECEIPT_NAME
+from engine.shell import shell_line
 
 _SHARD = re.compile(r"params_shard_(\d+)\.bin")
 
@@ -168,14 +168,13 @@ class _Narrator:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._stages: Sequence[str] = ()
-        self._log = ""
 
     def tell(self, event: Event) -> None:
         """Say what `event` says."""
         console = self._console
         match event:
             case RunStarted():
-                self._stages, self._log = event.stages, event.log
+                self._stages = event.stages
                 console.line(f"Exporting to {event.output}", "bold")
                 console.line(f"  {event.backend}")
             case Advised():

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine import process
-from engine.backends.base import Backend, StageCommand, compiler_of, library_name, shell_line
+from engine.backends.base import Backend, StageCommand, compiler_of, library_name
 from engine.errors import Cancelled, StageError, WizardError
 from engine.events import (
     Advised,
@@ -32,6 +32,7 @@ from engine.run.fingerprint import fingerprint
 from engine.run.job import Job, prepare
 from engine.run.log import Log
 from engine.run.workspace import RECEIPT_NAME, Workspace
+from engine.shell import shell_line
 
 
 def run(

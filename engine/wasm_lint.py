@@ -6,17 +6,18 @@ exception handling proposal. What WebLLM supplies and asks for is that of @mlc-a
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from engine.errors import WizardError
 
 MAGIC = b"\0asm\x01\0\0\0"
 IMPORT_SECTION, MEMORY_SECTION, EXPORT_SECTION = 2, 5, 7
-KINDS = ("function", "table", "memory", "global", "tag")
 PAGE_BYTES = 65536
 MAX_PAGES = 65536
 
 Kind = Literal["function", "table", "memory", "global", "tag"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""By their number in the binary."""
 
 # A module that imports anything else cannot be instantiated: the page has nothing to give it.
 SUPPLIED_IMPORTS = frozenset(
@@ -257,7 +258,7 @@ class _Reader:
         number = self.byte()
         if number >= len(KINDS):
             raise self.damaged(f"{number} is not a kind of import or export")
-        return KINDS[number]  # type: ignore[return-value]
+        return KINDS[number]
 
     def limits(self) -> tuple[int, int | None]:
         """Minimum and maximum; a shared or 64-bit memory is nothing that WebLLM's JavaScript can use."""

@@ -31,9 +31,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine import machine, preset, runner
-from engine.backends.base import shell_line
 from engine.events import Event, Output, RunEnded, RunStarted, StageEnded, StageStarted
 from engine.plan import BUILTIN_DEMO, ExportPlan
+from engine.shell import shell_line
 from engine.toolchain.check import Found, Started
 from engine.toolchain.finding import NOTHING, Status, running
 from engine.toolchain.probe import Probe

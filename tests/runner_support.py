@@ -11,12 +11,7 @@ from pathlib import Path
 
 from engine import runner
 from engine.backends.base import Backend
-from engine.events import (
-    Event,
-    Output,
-    RunEnded,
-    StageEnded,
-)
+from engine.events import Event, Output, RunEnded, StageEnded
 from engine.plan import ExportPlan
 
 GOLDEN = Path(__file__).parent / "data" / "golden"

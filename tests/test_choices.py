@@ -11,14 +11,7 @@ from native_libraries import program
 from published_models import GEMMA, LLAMA_1B
 
 from engine.catalog import QUANTIZATIONS, TARGETS
-from engine.choices import (
-    Refuse,
-    nominal_bits,
-    quantization_choices,
-    refusal,
-    target_choices,
-    with_device,
-)
+from engine.choices import Refuse, nominal_bits, quantization_choices, refusal, target_choices, with_device
 from engine.errors import ToolchainError, UsageError, WizardError
 from engine.model import facts as model_facts
 from engine.model.facts import ModelFacts

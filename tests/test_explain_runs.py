@@ -8,9 +8,9 @@ from explain_support import explain, found
 from runner_stand_ins import StandIn
 from runner_support import ended, failure, finish, plan_for
 
-from engine.backends.base import shell_line
 from engine.events import Output
 from engine.explain.match import QUOTED
+from engine.shell import shell_line
 
 MISMATCH = "ValueError: Parameter not found in source: lm_head.q_weight"
 

@@ -8,30 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runner_support import (
-    FILES,
-    GEMMA,
-    GOLDEN,
-    ended,
-    failure,
-    finish,
-    outcomes,
-    plan_for,
-    visible,
-)
+from runner_support import FILES, GEMMA, GOLDEN, ended, failure, finish, outcomes, plan_for, visible
 
 from engine.artifacts import binaries
-from engine.backends.base import shell_line
 from engine.errors import UsageError
-from engine.events import (
-    Advised,
-    Progress,
-    RunStarted,
-    StageEnded,
-    StageStarted,
-)
+from engine.events import Advised, Progress, RunStarted, StageEnded, StageStarted
 from engine.plan import ExportPlan
 from engine.run.job import prepare
+from engine.shell import shell_line
 
 
 @pytest.fixture(scope="module")

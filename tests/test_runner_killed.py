@@ -14,23 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 from runner_stand_ins import CONFIG, STUBBORN, StandIn
-from runner_support import (
-    ended,
-    finish,
-    forked,
-    is_ready,
-    outcomes,
-    plan_for,
-    visible,
-)
+from runner_support import ended, finish, forked, is_ready, outcomes, plan_for, visible
 
 from engine import runner
 from engine.errors import StageError
-from engine.events import (
-    Event,
-    Output,
-    StageEnded,
-)
+from engine.events import Event, Output, StageEnded
 from engine.plan import ExportPlan
 from engine.run.workspace import Workspace
 

@@ -11,22 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 from runner_stand_ins import CONFIG, CONVERT, PATIENT, STUBBORN, StandIn
-from runner_support import (
-    ended,
-    failure,
-    finish,
-    forked,
-    is_ready,
-    outcomes,
-    plan_for,
-)
+from runner_support import ended, failure, finish, forked, is_ready, outcomes, plan_for
 
 from engine import runner
 from engine.errors import StageError, UsageError
-from engine.events import (
-    Output,
-    Progress,
-)
+from engine.events import Output, Progress
 from engine.run import disk
 
 

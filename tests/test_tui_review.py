@@ -7,9 +7,9 @@ from textual.widgets import Input
 from tui_steps_support import draft, gemma, home, step_of
 from tui_support import screen_text, settled, told, until, wizard_at, words
 
-from engine.backends.base import shell_line
 from engine.plan import BUILTIN_DEMO, ExportPlan
 from engine.run.job import prepare
+from engine.shell import shell_line
 from tui.draft import Draft
 from tui.screens.review import Reviewed, ReviewScreen
 

@@ -15,10 +15,7 @@ from tui_runs import PLAN, run_screen, visible
 from tui_support import PATIENCE, settled, until, wizard_at, words
 
 from engine import preset, runner
-from engine.events import (
-    Event,
-    RunEnded,
-)
+from engine.events import Event, RunEnded
 from engine.plan import ExportPlan
 from tui.draft import Draft
 from tui.screens.result import ResultScreen

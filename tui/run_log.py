@@ -1,8 +1,8 @@
 """The events of a run as lines of its log."""
 
-from engine.backends.base import shell_line
 from engine.events import Advised, Event, Output, RunStarted, StageEnded, StageStarted
 from engine.headless import duration
+from engine.shell import shell_line
 from tui.run_state import STAGES
 from tui.symbols import DONE, DOT, FAILED, WARNING
 from tui.widgets.log_lines import Kind

@@ -5,15 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.errors import Cancelled, WizardError
-from engine.events import (
-    Event,
-    Progress,
-    RunEnded,
-    RunStarted,
-    StageEnded,
-    StageName,
-    StageStarted,
-)
+from engine.events import Event, Progress, RunEnded, RunStarted, StageEnded, StageName, StageStarted
 from engine.plan import ExportPlan
 
 Phase = Literal["idle", "running", "stopping", "done", "failed", "cancelled"]

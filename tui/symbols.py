@@ -11,16 +11,16 @@ from textual.color import Color
 from textual.filter import LineFilter
 
 DONE, RUNNING, WAITING, FAILED, WARNING = "✓", "●", "○", "✗", "▲"
-CHOSEN, CUT, ELLIPSIS, ARROW, DOT = "›", "‹", "…", "→", "·"  # noqa: RUF001
+CHOSEN, CUT, ELLIPSIS, ARROW, DOT = "›", "‹", "…", "→", "·"  # noqa: RUF001  glyphs, not letters
 
 # One column for one column, so that nothing moves.
 _ASCII = {
-    **dict(zip("✓●○✗▲›‹…→·≈↑↓←▶▼◀•–—×", "v*ox!><~>-~^v<>v<*--x", strict=True)),  # noqa: RUF001
+    **dict(zip("✓●○✗▲›‹…→·≈↑↓←▶▼◀•–—×", "v*ox!><~>-~^v<>v<*--x", strict=True)),  # noqa: RUF001  glyphs
     **dict.fromkeys("─━═╌╍┄┅┈┉╸╺╴╶▁▔", "-"),
     **dict.fromkeys("│┃║▏▕▎▌▐╎╏", "|"),
     **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼╔╗╚╝╠╣╦╩╬┏┓┗┛┣┫┳┻╋", "+"),
     **dict.fromkeys("█▇▆▅▄▃▂▀▉▊▋▍▓▒░", "#"),
-    **dict.fromkeys("╱╲", "/"),  # noqa: RUF001
+    **dict.fromkeys("╱╲", "/"),  # noqa: RUF001  glyphs
 }
 _TABLE = str.maketrans(_ASCII)
 
@@ -43,6 +43,6 @@ def to_ascii(text: str) -> str:
 class AsciiFilter(LineFilter):
     """Every line in ASCII, whichever widget drew it."""
 
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002  Textual's parameters
         """The segments with their text replaced."""
         return [Segment(to_ascii(text), style, control) for text, style, control in segments]

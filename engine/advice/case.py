@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from engine.estimate import (
-    Estimate,
-)
+from engine.estimate import Estimate
 from engine.machine import Machine
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan

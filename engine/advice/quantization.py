@@ -6,9 +6,7 @@ from typing import Any
 
 from engine.advice.case import SMALL_MODEL, Advice, Case, is_official
 from engine.catalog import QUANTIZATIONS, sibling
-from engine.estimate import (
-    estimate,
-)
+from engine.estimate import estimate
 from engine.model.facts import ModelFacts
 from engine.plan import BUILTIN_DEMO, ExportPlan
 from engine.units import megabytes

@@ -19,9 +19,15 @@ Format = Literal["ELF", "Mach-O", "PE"]
 
 lief.logging.disable()
 
-_ELF = {lief.ELF.ARCH.X86_64: "x86_64", lief.ELF.ARCH.AARCH64: "aarch64"}
-_MACHO = {lief.MachO.Header.CPU_TYPE.X86_64: "x86_64", lief.MachO.Header.CPU_TYPE.ARM64: "aarch64"}
-_PE = {lief.PE.Header.MACHINE_TYPES.AMD64: "x86_64", lief.PE.Header.MACHINE_TYPES.ARM64: "aarch64"}
+_ELF: dict[object, Architecture] = {lief.ELF.ARCH.X86_64: "x86_64", lief.ELF.ARCH.AARCH64: "aarch64"}
+_MACHO: dict[object, Architecture] = {
+    lief.MachO.Header.CPU_TYPE.X86_64: "x86_64",
+    lief.MachO.Header.CPU_TYPE.ARM64: "aarch64",
+}
+_PE: dict[object, Architecture] = {
+    lief.PE.Header.MACHINE_TYPES.AMD64: "x86_64",
+    lief.PE.Header.MACHINE_TYPES.ARM64: "aarch64",
+}
 
 
 class BinaryFormatError(WizardError):
@@ -109,7 +115,7 @@ def _elf(data: bytes, name: str) -> Binary:
     return Binary(
         name=name,
         format="ELF",
-        architecture=_ELF.get(header.machine_type),  # type: ignore[arg-type]
+        architecture=_ELF.get(header.machine_type),
         shared=shared,
         exported=frozenset(own),
         wanted=frozenset(wanted),
@@ -139,7 +145,7 @@ def _macho(data: bytes, name: str) -> Binary:
     return Binary(
         name=name,
         format="Mach-O",
-        architecture=_MACHO.get(macho.header.cpu_type),  # type: ignore[arg-type]
+        architecture=_MACHO.get(macho.header.cpu_type),
         shared=shared,
         exported=frozenset(own),
         wanted=frozenset(wanted),
@@ -157,7 +163,7 @@ def _pe(data: bytes, name: str) -> Binary:
     return Binary(
         name=name,
         format="PE",
-        architecture=_PE.get(pe.header.machine),  # type: ignore[arg-type]
+        architecture=_PE.get(pe.header.machine),
         shared=pe.header.has_characteristic(lief.PE.Header.CHARACTERISTICS.DLL),
         exported=frozenset(entries),
         wanted=frozenset(entry.name for library in pe.imports for entry in library.entries),

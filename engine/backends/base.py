@@ -10,7 +10,6 @@ from engine.errors import UsageError
 from engine.events import StageName
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
-from engine.shell import shell_line as shell_line  # noqa: PLC0414  also known from here
 
 CONFIG_NAME = "mlc-chat-config.json"
 HOME_NAME = ".mlc-wizard"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
-from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # listed by the package, not declared
 
 from engine.embedded import narrate
 from engine.embedded.families.registry import family_of
@@ -60,7 +60,7 @@ class Bytes(tqdm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._counts = kwargs.get("name") == "huggingface_hub.snapshot_download" and kwargs.get("unit") == "B"
         self._seen = 0
-        super().__init__(*args, **(kwargs | {"disable": True}))  # type: ignore[no-untyped-call]
+        super().__init__(*args, **(kwargs | {"disable": True}))  # type: ignore[no-untyped-call]  # tqdm has no types
 
     def update(self, n: float | None = 1) -> bool | None:
         """Count `n` more; raises Stopped in the thread that downloads once the user has stopped."""

@@ -15,7 +15,7 @@ from textual.widgets import Input, Static
 
 from engine import machine
 from engine.advice import Advice, advise
-from engine.backends.base import library_name, shell_line
+from engine.backends.base import library_name
 from engine.choices import taken
 from engine.errors import WizardError
 from engine.estimate import Estimate, estimate
@@ -24,6 +24,7 @@ from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan, with_defaults
 from engine.run.job import placeholders_told, prepare
 from engine.run.workspace import File, Workspace
+from engine.shell import shell_line
 from engine.units import megabytes
 from tui import describe, symbols
 from tui.screens import save

@@ -14,11 +14,11 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Button, Input, Static
 
 from engine import preset
-from engine.backends.base import shell_line
 from engine.errors import UsageError, WizardError
 from engine.model import source as model_source
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan, with_defaults
+from engine.shell import shell_line
 from tui.screens.confirm import ConfirmModal
 from tui.symbols import FAILED, WARNING
 

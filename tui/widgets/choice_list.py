@@ -136,7 +136,13 @@ class ChoiceList(OptionList):
     class Accepted(Looked):
         """Enter on `name`, which is the one chosen."""
 
-    def __init__(self, *, heading: Sequence[str] = (), beside: bool = False, id: str | None = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        *,
+        heading: Sequence[str] = (),
+        beside: bool = False,
+        id: str | None = None,  # noqa: A002  Textual's name
+    ) -> None:
         super().__init__(id=id, markup=False, classes="box")
         self._heading = tuple(heading)
         self._beside = beside

@@ -9,10 +9,10 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine.backends.base import shell_line
 from engine.errors import WizardError
 from engine.events import Check, RunEnded
 from engine.headless import grouped
+from engine.shell import shell_line
 from tui.describe import broken, remedy_of
 from tui.symbols import ARROW, DONE, ELLIPSIS, FAILED
 from tui.widgets.rows import Mark, Marks

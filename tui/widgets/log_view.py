@@ -296,6 +296,6 @@ class LogView(ScrollView, can_focus=True):
         """The text that the mouse has selected."""
         return selection.extract("\n".join(self.lines)), "\n"
 
-    def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002
+    def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002  Textual's parameters
         """Draw the selection."""
         self.refresh()

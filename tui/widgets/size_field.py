@@ -30,7 +30,7 @@ class SizeInput(Input):
 
         up: bool
 
-    def check_consume_key(self, key: str, character: str | None) -> bool:  # noqa: ARG002
+    def check_consume_key(self, key: str, character: str | None) -> bool:  # noqa: ARG002  Textual's parameters
         """Digits, and the minus of -1."""
         return character is not None and character in "0123456789-"
 

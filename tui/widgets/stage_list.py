@@ -91,7 +91,7 @@ class StageList(Widget):
         told = clock_of(state.elapsed(self._clock())) if state.stages else ""
         self.border_subtitle = word.get(state.phase, "") + told
 
-    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002  Textual's
         """A row a stage, and one for the details: the height stays while the run goes on."""
         return max(len(self._state.stages), 1) + self._state.active
 

@@ -252,7 +252,7 @@ class _Kept:
                 self._answers[key] = time.monotonic(), answer
         if isinstance(answer, WizardError):
             raise type(answer)(answer.what, why=answer.why, remedy=answer.remedy, fix=answer.fix)
-        return answer  # type: ignore[no-any-return]
+        return answer  # type: ignore[no-any-return]  # of one question, always of one type
 
     def clear(self) -> None:
         with self._lock:

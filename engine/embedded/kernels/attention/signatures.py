@@ -9,12 +9,7 @@ from typing import Any
 import tvm
 from tvm.script import tirx as T
 
-from engine.embedded.kernels.attention.shape import (
-    AttentionShape,
-    flat_element,
-    page_element,
-    paged_length,
-)
+from engine.embedded.kernels.attention.shape import AttentionShape, flat_element, page_element, paged_length
 
 
 def _attend(shape: AttentionShape, body: Any) -> Any:
