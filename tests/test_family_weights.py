@@ -17,7 +17,7 @@ from engine.catalog import QUANTIZATIONS
 from engine.embedded.convert_weight import convert
 from engine.embedded.families.registry import FAMILIES
 from engine.embedded.gen_config import generate
-from engine.embedded.source import decoder_of
+from engine.embedded.source import decoder_of, longest_context
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.model import facts
 from engine.model.config import normalise
@@ -276,11 +276,13 @@ def test_a_sparse_text_config_has_transformers_defaults() -> None:
         "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
         "sliding_window": 1024,
     }
-    spec, _ = decoder_of(normalise({"model_type": "gemma3", "text_config": text}))
+    config = normalise({"model_type": "gemma3", "text_config": text})
+    spec, _ = decoder_of(config)
     assert (spec.vocab_size, spec.num_attention_heads, spec.num_key_value_heads) == (262208, 8, 4)
     assert (spec.head_dim, spec.attention_scale, spec.tie_word_embeddings) == (256, 1 / 16, True)
     assert [layer.window for layer in spec.layers[:7]] == [1024] * 5 + [None, 1024]
     assert {layer.rope_theta for layer in spec.layers} == {1e6, 1e4}
+    assert longest_context(config) == 131072
 
 
 def test_masks_and_frequencies_of_old_checkpoints_are_passed_over(

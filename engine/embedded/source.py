@@ -154,6 +154,11 @@ def decoder_of(config: JSON, model_type: str = "auto") -> tuple[DecoderSpec, tup
         ) from error
 
 
+def longest_context(config: JSON, model_type: str = "auto") -> int:
+    """The tokens that the model of a normalised config.json, which `decoder_of` accepts, was made for."""
+    return int(family_of(config, model_type).model_config(config)["context_window_size"])
+
+
 def _check_sizes(spec: DecoderSpec) -> None:
     """Raise ValueError for sizes that no decoder has."""
     sizes = {

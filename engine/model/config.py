@@ -18,6 +18,8 @@ _LAYER_TYPES = ("full_attention", "sliding_attention")
 # transformers 4 has names of its own for this family.
 _OWN_NAMES = {"gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}}
 _WITH_ORIGINAL = ("llama3", "yarn", "longrope")
+# Its default in transformers, where it stands nowhere; of other models it is max_position_embeddings.
+_ORIGINAL = {"phi3": 4096}
 
 
 def normalise(config: JSON) -> dict[str, Any]:
@@ -79,8 +81,10 @@ def _scaling(scaling: JSON, config: JSON) -> dict[str, Any] | None:
         original = config.get("original_max_position_embeddings")
         if original is not None:
             out["original_max_position_embeddings"] = original
-        elif (longest := config.get("max_position_embeddings")) is not None:
-            out.setdefault("original_max_position_embeddings", longest)
+        else:
+            model_type = str(config.get("model_type"))
+            if (longest := _ORIGINAL.get(model_type, config.get("max_position_embeddings"))) is not None:
+                out.setdefault("original_max_position_embeddings", longest)
     return out
 
 

@@ -11,7 +11,13 @@ from typing import Any
 from engine.embedded import awq
 from engine.embedded.families.registry import FAMILIES
 from engine.embedded.locate import located
-from engine.embedded.source import check_tensors, decoder_of, storage_order, with_adapter
+from engine.embedded.source import (
+    check_tensors,
+    decoder_of,
+    longest_context,
+    storage_order,
+    with_adapter,
+)
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError, WizardError
 from engine.model.config import normalise
@@ -173,7 +179,11 @@ def read(
         parameters=parameters,
         tensors={name: source.info(name) for name in source.names},
         dtype="AWQ" if method == "awq" else _main_dtype(source) or _DTYPES.get(text.get("torch_dtype"), ""),
-        max_context=_positive(text.get("max_position_embeddings", text.get("n_positions"))),
+        max_context=_positive(
+            longest_context(config, model_type)
+            if spec is not None
+            else text.get("max_position_embeddings", text.get("n_positions"))
+        ),
         window=_window(spec, text),
         eos_token_ids=_ids(generation.get("eos_token_id"), config.get("eos_token_id")),
         bos_token_id=next(iter(_ids(generation.get("bos_token_id"), config.get("bos_token_id"))), None),

@@ -1,5 +1,6 @@
 """What family files share: checks of a config, and the spec of a model_config in the usual words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine.embedded.families.base import JSON
@@ -89,6 +90,15 @@ def windowed(config: JSON) -> dict[str, Any]:
     return {"sliding_window": window} if window and window < config["max_position_embeddings"] else {}
 
 
+def checked_layer_types(types: Sequence[str] | None, count: int) -> Sequence[str] | None:
+    """`types` as they are; ValueError unless they name each of `count` layers, in words known here."""
+    if types and len(types) != count:
+        raise ValueError(f"layer_types names {len(types)} layers, num_hidden_layers is {count}")
+    if unknown := sorted({str(kind) for kind in types or ()} - {"full_attention", "sliding_attention"}):
+        raise ValueError(f"layer_types has {', '.join(unknown)}, which no layer here can be")
+    return types
+
+
 def decoder_spec(model_type: str, model: JSON, **own: Any) -> DecoderSpec:
     """The DecoderSpec of a model_config that says things as Llama's does; `own` fields come first.
 
@@ -98,14 +108,15 @@ def decoder_spec(model_type: str, model: JSON, **own: Any) -> DecoderSpec:
     rotary_dim = int(own.get("rotary_dim") or dim)
     theta = model["position_embedding_base"] if "position_embedding_base" in model else model["rope_theta"]
     scaling = rope_scaling(model.get("rope_scaling"), rotary_dim)
-    types = model.get("layer_types") or ["sliding_attention"] * model["num_hidden_layers"]
+    types = checked_layer_types(model.get("layer_types"), model["num_hidden_layers"])
+    types = types or ["sliding_attention"] * model["num_hidden_layers"]
     layers = tuple(
         LayerSpec(
             rope_theta=float(theta),
             rope_scaling=scaling,
             window=model.get("sliding_window") if kind == "sliding_attention" else None,
         )
-        for kind in types[: model["num_hidden_layers"]]
+        for kind in types
     )
     usual = {
         "vocab_size": model["vocab_size"],

@@ -7,7 +7,7 @@ sliding window to one without, and a rope base of its own for each of the two ki
 from typing import Any
 
 from engine.embedded.families.base import JSON, SANDWICH_NAMES, Family, Names, parameters_named
-from engine.embedded.families.common import refuse
+from engine.embedded.families.common import checked_layer_types, refuse
 from engine.embedded.families.rope import rope_scaling
 from engine.embedded.spec import DecoderSpec, LayerSpec
 from engine.model.config import normalise
@@ -26,7 +26,7 @@ _TEXT_FIELDS = (
     "query_pre_attn_scalar",
 )
 _MOVED = ("rope_theta", "rope_scaling", "vocab_size")
-# Those of transformers' Gemma3TextConfig; the text_config of a multimodal model states little else.
+# What transformers takes where config.json says nothing; the text_config of a multimodal model says little.
 _DEFAULTS = {
     "attention_bias": False,
     "num_attention_heads": 8,
@@ -35,28 +35,32 @@ _DEFAULTS = {
     "rms_norm_eps": 1e-6,
     "hidden_activation": "gelu_pytorch_tanh",
     "query_pre_attn_scalar": 256,
+    "vocab_size": 262208,
+    "sliding_window": 4096,
+    "max_position_embeddings": 131072,
 }
-_MULTIMODAL_DEFAULTS = {"vocab_size": 262208, "sliding_window": 4096, "max_position_embeddings": 131072}
 
 
 def model_config(config: JSON) -> dict[str, Any]:
     """The fields of mlc_llm's Gemma3Config for a text-only model."""
     if "text_config" in config:
-        config = {**_MULTIMODAL_DEFAULTS, **normalise(config["text_config"])}
+        config = normalise(config["text_config"])
+    config = {**_DEFAULTS, **config}
     refuse(
         config,
         "Gemma 3",
         attention_bias=False,
         hidden_activation="gelu_pytorch_tanh",
         use_bidirectional_attention=False,
+        partial_rotary_factor=1.0,
     )
     # 0 is none, as null is.
     softcaps = ("attn_logit_softcapping", "final_logit_softcapping")
     refuse({key: config.get(key) or None for key in softcaps}, "Gemma 3", **dict.fromkeys(softcaps))
-    text = {k: config.get(k, _DEFAULTS.get(k)) for k in _TEXT_FIELDS}
+    text = {k: config.get(k) for k in _TEXT_FIELDS}
     for name in ("hidden_size", "intermediate_size", "num_hidden_layers"):
         text[name] = config[name]
-    context = config.get("max_position_embeddings", 32768)
+    context = config["max_position_embeddings"]
     window = config.get("sliding_window") or -1
     return {
         "text_config": text
@@ -82,8 +86,8 @@ def _is_sliding(text: JSON) -> list[bool]:
     """Which layers have a window: `layer_types`, or every layer but each `sliding_window_pattern`th."""
     rest = text["kwargs"]
     count = text["num_hidden_layers"]
-    if types := rest.get("layer_types"):
-        return [kind == "sliding_attention" for kind in types[:count]]
+    if types := checked_layer_types(rest.get("layer_types"), count):
+        return [kind == "sliding_attention" for kind in types]
     pattern = rest.get("sliding_window_pattern") or rest.get("_sliding_window_pattern") or 6
     return [(i + 1) % pattern != 0 for i in range(count)]
 

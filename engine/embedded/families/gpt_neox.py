@@ -24,9 +24,13 @@ NAMES: Names = {
     "head": "embed_out",
 }
 
+# What transformers takes where config.json says nothing.
+_DEFAULTS = {"layer_norm_eps": 1e-5}
+
 
 def model_config(config: JSON) -> dict[str, Any]:
     """The fields of mlc_llm's GPTNeoXConfig; transformers 4 and 5 call the rotary settings differently."""
+    config = {**_DEFAULTS, **config}
     act = config.get("hidden_act", "gelu")
     return {
         "use_parallel_residual": config.get("use_parallel_residual", True),

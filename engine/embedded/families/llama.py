@@ -6,10 +6,21 @@ from engine.embedded.families.base import JSON, Family, decoder_parameters
 from engine.embedded.families.common import context_sizes, decoder_spec, head_dim, key_value_heads, refuse
 from engine.embedded.spec import DecoderSpec
 
+# What transformers takes where config.json says nothing.
+_DEFAULTS = {"rms_norm_eps": 1e-6}
+
 
 def model_config(config: JSON) -> dict[str, Any]:
     """The fields of mlc_llm's LlamaConfig."""
-    refuse(config, "Llama", attention_bias=False, mlp_bias=False, hidden_act="silu")
+    config = {**_DEFAULTS, **config}
+    refuse(
+        config,
+        "Llama",
+        attention_bias=False,
+        mlp_bias=False,
+        hidden_act="silu",
+        partial_rotary_factor=1.0,
+    )
     return {
         "hidden_size": config["hidden_size"],
         "intermediate_size": config["intermediate_size"],

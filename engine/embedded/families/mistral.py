@@ -21,10 +21,14 @@ from engine.embedded.families.common import (
 from engine.embedded.spec import DecoderSpec, RollingCache
 from engine.errors import UsageError
 
+# What transformers takes where config.json says nothing.
+_DEFAULTS = {"rms_norm_eps": 1e-6, "num_key_value_heads": 8, "sliding_window": 4096}
+
 
 def model_config(config: JSON) -> dict[str, Any]:
     """The fields of mlc_llm's MistralConfig, and the layers' `sliding_window`."""
-    refuse(config, "Mistral", hidden_act="silu")
+    config = {**_DEFAULTS, **config}
+    refuse(config, "Mistral", hidden_act="silu", partial_rotary_factor=1.0)
     return {
         "hidden_size": config["hidden_size"],
         "intermediate_size": config["intermediate_size"],

@@ -16,7 +16,7 @@ from engine.embedded.spec import DecoderSpec
 
 def model_config(config: JSON) -> dict[str, Any]:
     """The fields of mlc_llm's OLMo2Config."""
-    refuse(config, "Olmo 2", attention_bias=False)
+    refuse(config, "Olmo 2", attention_bias=False, partial_rotary_factor=1.0)
     return {
         "vocab_size": config["vocab_size"],
         "hidden_size": config["hidden_size"],

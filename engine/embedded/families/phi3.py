@@ -27,8 +27,13 @@ NAMES: Names = {
 }
 
 
+# What transformers takes where config.json says nothing.
+_DEFAULTS = {"rms_norm_eps": 1e-5}
+
+
 def model_config(config: JSON) -> dict[str, Any]:
     """The fields of mlc_llm's Phi3Config, and the layers' `sliding_window`, which it ignores."""
+    config = {**_DEFAULTS, **config}
     refuse(config, "Phi-3", hidden_act="silu", attention_bias=False)
     original = config.get("original_max_position_embeddings", 4096)
     return {

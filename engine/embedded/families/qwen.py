@@ -12,6 +12,7 @@ from engine.embedded.families.common import (
     decoder_spec,
     head_dim,
     key_value_heads,
+    refuse,
     stated,
 )
 from engine.embedded.spec import DecoderSpec
@@ -22,19 +23,24 @@ NAMES: Names = {
     "qkv": (f"{_ATTENTION}c_attn", *(f"{_ATTENTION}{part}_proj" for part in "qkv")),
 }
 
+# What transformers takes where config.json says nothing.
+_DEFAULTS = {"num_key_value_heads": 32, "rms_norm_eps": 1e-6, "sliding_window": 4096, "max_window_layers": 28}
+
 
 def _windows(config: JSON) -> dict[str, Any]:
     """Window and layer types where the window is turned on."""
     window, count = config.get("sliding_window"), config["num_hidden_layers"]
     if not (config.get("use_sliding_window") and window):
         return {}
-    first = config.get("max_window_layers", 28)
+    first = config["max_window_layers"]
     types = ["sliding_attention" if i >= first else "full_attention" for i in range(count)]
     return {"sliding_window": window, "layer_types": config.get("layer_types") or types}
 
 
 def model_config(config: JSON) -> dict[str, Any]:
     """The fields of mlc_llm's QWen2Config."""
+    config = {**_DEFAULTS, **config}
+    refuse(config, "Qwen", partial_rotary_factor=1.0)
     return {
         "hidden_act": config.get("hidden_act", "silu"),
         "hidden_size": config["hidden_size"],

@@ -13,9 +13,13 @@ from engine.embedded.families.common import (
 )
 from engine.embedded.spec import DecoderSpec
 
+# What transformers takes where config.json says nothing.
+_DEFAULTS = {"num_key_value_heads": 32, "layer_norm_eps": 1e-5}
+
 
 def model_config(config: JSON) -> dict[str, Any]:
     """The fields of mlc_llm's StableLmConfig, and `use_parallel_residual`, which it ignores."""
+    config = {**_DEFAULTS, **config}
     refuse(config, "StableLM", hidden_act="silu", qk_layernorm=False)
     return {
         "vocab_size": config["vocab_size"],
