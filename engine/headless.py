@@ -35,10 +35,10 @@ from engine.events import (
     to_json,
 )
 from engine.explain import is_noise
+from engine.layout import RECEIPT_NAME
 from engine.plan import ExportPlan
 from engine.run import verification
 from engine.run.job import Job, placeholders_told, prepare
-from engine.run.workspace import RECEIPT_NAME
 from engine.shell import shell_line
 
 _SHARD = re.compile(r"params_shard_(\d+)\.bin")

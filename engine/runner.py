@@ -25,13 +25,14 @@ from engine.events import (
     progress_of,
 )
 from engine.explain import KNOWN, Matcher
+from engine.layout import RECEIPT_NAME
 from engine.plan import ExportPlan
 from engine.run import failure, receipt, resume
 from engine.run.disk import disk_error
 from engine.run.fingerprint import fingerprint
 from engine.run.job import Job, prepare
 from engine.run.log import Log
-from engine.run.workspace import RECEIPT_NAME, Workspace
+from engine.run.workspace import Workspace
 from engine.shell import shell_line
 
 

@@ -13,8 +13,9 @@ from gen_config_support import ASKED, edited, made, read
 
 from engine.embedded.__main__ import main
 from engine.embedded.families.registry import FAMILIES, family_of
-from engine.embedded.gen_config import CONFIG_NAME, generate
+from engine.embedded.gen_config import generate
 from engine.embedded.sizes import Sizes
+from engine.layout import CONFIG_NAME
 from engine.model.config import normalise
 
 

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from engine.backends.official import artefacts, repair, view
 from engine.backends.official.bars import Bar, Splitter, bar_of
 from engine.errors import StageError, UsageError
+from engine.layout import CONFIG_NAME
 
 # As mlc_llm of July 2026 writes it into a pipe.
 CAPTURED = (
@@ -71,9 +72,9 @@ def test_what_is_a_bar(text: str, bar: Bar | None) -> None:
 )
 def test_one_window_is_left(before, rolling, after, tmp_path):
     stated = {"conv_template": {"name": "LM"}, "temperature": 0.6, "repetition_penalty": None, **before}
-    (tmp_path / repair.CONFIG).write_text(json.dumps(stated))
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(stated))
     done = repair.configuration(tmp_path, rolling=rolling, choice=None)
-    config = json.loads((tmp_path / repair.CONFIG).read_text())
+    config = json.loads((tmp_path / CONFIG_NAME).read_text())
     assert (config["context_window_size"], config["sliding_window_size"]) == after
     assert (config["temperature"], config["repetition_penalty"], config["top_p"]) == (0.6, 1.0, 1.0)
     assert "repetition_penalty: 1.0, which was missing" in done
@@ -84,7 +85,7 @@ def test_one_window_is_left(before, rolling, after, tmp_path):
     "text", ["", "[]", "{}", '{"context_window_size": "many", "sliding_window_size": 5}']
 )
 def test_what_is_no_configuration_is_not_repaired(text, tmp_path):
-    (tmp_path / repair.CONFIG).write_text(text)
+    (tmp_path / CONFIG_NAME).write_text(text)
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
         repair.configuration(tmp_path, rolling=False, choice=None)
 

@@ -12,6 +12,7 @@ from engine.catalog import host_library_suffix
 from engine.embedded import narrate
 from engine.errors import UsageError
 from engine.events import GENERATION, Check
+from engine.layout import CONFIG_NAME, MANIFEST_NAME
 
 
 def verify(output: Path, library_name: str | None = None, made_by: str | None = None) -> list[Check]:
@@ -28,9 +29,9 @@ def verify(output: Path, library_name: str | None = None, made_by: str | None = 
         raise UsageError(
             f"There is no folder {output}.", remedy="Name the folder that an export was written to."
         )
-    if not any((output / name).exists() for name in (chat.CONFIG_NAME, weights.MANIFEST_NAME)):
+    if not any((output / name).exists() for name in (CONFIG_NAME, MANIFEST_NAME)):
         raise UsageError(
-            f"{output} holds no export: neither {chat.CONFIG_NAME} nor {weights.MANIFEST_NAME}.",
+            f"{output} holds no export: neither {CONFIG_NAME} nor {MANIFEST_NAME}.",
             remedy="Name the folder that an export was written to.",
         )
     report = Report()

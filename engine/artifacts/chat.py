@@ -8,8 +8,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from engine.artifacts.report import Report
+from engine.layout import CONFIG_NAME
 
-CONFIG_NAME = "mlc-chat-config.json"
 _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "model_type": str,
     "quantization": str,

@@ -6,8 +6,8 @@ from pathlib import Path
 from engine.artifacts.library import LIBRARY_PATTERN
 from engine.artifacts.report import Report
 from engine.artifacts.weights import Shard
+from engine.layout import RECEIPT_NAME
 from engine.run.fingerprint import sha256
-from engine.run.workspace import RECEIPT_NAME
 
 
 def verify(

@@ -7,9 +7,9 @@ from typing import Any
 from engine import wasm_lint
 from engine.artifacts import native
 from engine.artifacts.report import Report
-from engine.artifacts.weights import MANIFEST_NAME
 from engine.catalog import TARGETS, target_of
 from engine.errors import WizardError
+from engine.layout import MANIFEST_NAME
 
 LIBRARY_PATTERN = "model-*.*"
 _SUFFIXES = (".wasm", ".so", ".dylib", ".dll", ".tar")

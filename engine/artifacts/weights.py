@@ -16,9 +16,8 @@ from engine.embedded import narrate
 from engine.embedded.families.registry import FAMILIES
 from engine.embedded.stored import all_stored_tensors
 from engine.errors import WizardError
+from engine.layout import MANIFEST_NAME, OLD_MANIFEST_NAME
 
-MANIFEST_NAME = "tensor-cache.json"
-OLD_MANIFEST_NAME = "ndarray-cache.json"
 _ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "uint32": 4, "int32": 4, "int8": 1, "uint8": 1}
 # The bits of the exponent: all set is infinity or NaN. By the form on disk.
 _EXPONENT = {"float16": ("<u2", 0x7C00), "bfloat16": ("<u2", 0x7F80), "float32": ("<u4", 0x7F800000)}

@@ -8,12 +8,9 @@ from typing import Protocol
 from engine.catalog import TARGETS, library_suffix
 from engine.errors import UsageError
 from engine.events import StageName
+from engine.layout import CONFIG_NAME, HOME_NAME
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
-
-CONFIG_NAME = "mlc-chat-config.json"
-HOME_NAME = ".mlc-wizard"
-"""The folder in an export where stages build and the state of the run is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from engine.embedded.flags import OVERRIDES
 from engine.embedded.target import LibraryTarget, resolve
 from engine.errors import UsageError
 from engine.hosts import EXAMPLES
+from engine.layout import CONFIG_NAME
 
 STEPS = 4
 
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def read_config(model: Path, overrides: dict[str, int]) -> dict[str, Any]:
     """The mlc-chat-config.json at `model` (or in that folder), with `overrides`. Raises UsageError."""
-    path = model / "mlc-chat-config.json" if model.is_dir() else model
+    path = model / CONFIG_NAME if model.is_dir() else model
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -76,7 +77,7 @@ def read_config(model: Path, overrides: dict[str, int]) -> dict[str, Any]:
     needed = ("model_type", "quantization", "model_config", "vocab_size", *OVERRIDES[:3])
     if not isinstance(config, dict) or (missing := [k for k in needed if k not in config]):
         raise UsageError(
-            f"{path} is not a complete mlc-chat-config.json"
+            f"{path} is not a complete {CONFIG_NAME}"
             + (f": {', '.join(missing)} missing." if isinstance(config, dict) else "."),
             remedy="Run gen_config again.",
         )

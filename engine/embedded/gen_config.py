@@ -25,9 +25,9 @@ from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES, family_of
 from engine.embedded.sizes import DEFAULT_CONTEXT, DEFAULT_PREFILL, Sizes, apply_sizes
 from engine.errors import StageError, UsageError
+from engine.layout import CONFIG_NAME
 from engine.model.config import normalise
 
-CONFIG_NAME = "mlc-chat-config.json"
 TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenizer.json",

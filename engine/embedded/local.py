@@ -16,6 +16,7 @@ import tvm
 from tvm import relax
 
 from engine.errors import StageError
+from engine.layout import MANIFEST_NAME
 
 PAGE_SIZE = 16
 _SEQUENCE = 0
@@ -78,7 +79,7 @@ class LocalModel:
 
 def _load(folder: Path, params: Sequence[Mapping[str, Any]]) -> list[Any]:
     """The tensors that the library names, in its order, in the dtypes that it takes."""
-    manifest = json.loads((folder / "tensor-cache.json").read_text(encoding="utf-8"))
+    manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     found = {
         record["name"]: (folder / shard["dataPath"], record)
         for shard in manifest["records"]
@@ -89,7 +90,7 @@ def _load(folder: Path, params: Sequence[Mapping[str, Any]]) -> list[Any]:
         path, record = found.get(param["name"], (None, None))
         if path is None or record is None:
             raise StageError(
-                f"The library wants {param['name']}, which tensor-cache.json does not have.",
+                f"The library wants {param['name']}, which {MANIFEST_NAME} does not have.",
                 remedy="Convert the weights with the quantization that the library was compiled for.",
             )
         if not _fits(param["shape"], record["shape"]) or param["dtype"] != record["dtype"]:

@@ -21,11 +21,12 @@ from typing import Any
 
 from engine.embedded.stored import StoredTensor
 from engine.errors import StageError
+from engine.layout import MANIFEST_NAME, OLD_MANIFEST_NAME
 
 SHARD_LIMIT = 32 * 2**20
 """Bytes that a shard of several tensors stays below."""
 
-MANIFESTS = ("ndarray-cache.json", "tensor-cache.json")
+MANIFESTS = (OLD_MANIFEST_NAME, MANIFEST_NAME)
 _OBSOLETE = ("tensor-cache-b16.json",)
 _WORKING = ".convert_weight"
 _SHARD_NAME = re.compile(r"params_shard_\d+\.bin")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.errors import UsageError
+from engine.layout import LOG_NAME
 from engine.process import clean
-from engine.run.log import LOG_NAME
 
 CHUNK = 1 << 20
 LONGEST = 1 << 16

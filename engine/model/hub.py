@@ -132,16 +132,21 @@ def repository(repo_id: str, revision: str) -> tuple[str, dict[str, int]]:
 
     Raises what the client raises, and UsageError for a repository that holds no model of transformers.
     """
-    info = HfApi().model_info(repo_id, revision=revision or None, files_metadata=True, timeout=_TIMEOUT_S)
-    assert info.sha is not None
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    commit, sizes = _listed(repo_id, revision)
     if CONFIG_FILE not in sizes:
         raise UsageError(
             f"{repo_id} has no {CONFIG_FILE}.",
             why=_what_it_has(list(sizes)),
             remedy="Choose the repository of the original model, in transformers' format.",
         )
-    return info.sha, sizes
+    return commit, sizes
+
+
+def _listed(repo_id: str, revision: str) -> tuple[str, dict[str, int]]:
+    """The commit of `revision`, and the bytes of every file that it has; raises what the client raises."""
+    info = HfApi().model_info(repo_id, revision=revision or None, files_metadata=True, timeout=_TIMEOUT_S)
+    assert info.sha is not None
+    return info.sha, {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
 
 def needed(repo_id: str, commit: str, sizes: Mapping[str, int]) -> list[str]:
@@ -153,9 +158,7 @@ def needed(repo_id: str, commit: str, sizes: Mapping[str, int]) -> list[str]:
 
 
 def _fetch_adapter(repo_id: str, revision: str) -> tuple[Path, str]:
-    info = HfApi().model_info(repo_id, revision=revision or None, files_metadata=True, timeout=_TIMEOUT_S)
-    assert info.sha is not None
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    commit, sizes = _listed(repo_id, revision)
     weights = [name for name in lora.WEIGHT_FILES if name in sizes][:1]
     if lora.CONFIG_FILE not in sizes or not weights:
         raise UsageError(
@@ -164,8 +167,8 @@ def _fetch_adapter(repo_id: str, revision: str) -> tuple[Path, str]:
             remedy="Choose a repository that PEFT saved an adapter to, or leave model.lora_adapter out.",
         )
     names = [lora.CONFIG_FILE, *weights]
-    _check_room({n: sizes[n] for n in names if not is_cached(repo_id, n, info.sha)}, repo_id)
-    folder = _download(repo_id, revision, {name: sizes[name] for name in names}, info.sha)
+    _check_room({n: sizes[n] for n in names if not is_cached(repo_id, n, commit)}, repo_id)
+    folder = _download(repo_id, revision, {name: sizes[name] for name in names}, commit)
     return folder, folder.name
 
 
@@ -265,7 +268,7 @@ def _cached_adapter(repo_id: str, revision: str) -> Path | None:
     return folder
 
 
-def on_signal(number: int, frame: object) -> None:  # noqa: ARG001
+def on_signal(_number: int, _frame: object) -> None:
     """Let the downloading threads end themselves: the client then removes its half files."""
     stop.set()
     os.write(2, b"Stopping.\n")  # the stream itself may be in the middle of a line

@@ -85,7 +85,7 @@ def _own_sources() -> str:
     """A hash of the code behind the stages; within one release it only changes for its developers."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    single = [root / f"{name}.py" for name in ("catalog", "cuda", "hosts", "module_blob")]
+    single = [root / f"{name}.py" for name in ("catalog", "cuda", "hosts", "layout", "module_blob")]
     files = [*single, *(root / "model").rglob("*"), *(root / "embedded").rglob("*")]
     for path in sorted(files):
         if path.is_file() and "__pycache__" not in path.parts:

@@ -7,9 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from engine.layout import LOG_NAME
 from engine.run.disk import disk_error
-
-LOG_NAME = "mlc-wizard.log"
 
 
 class Log:

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from engine import preset, wasm_lint
-from engine.backends.base import HOME_NAME, library_name
+from engine.backends.base import library_name
 from engine.catalog import TARGETS
 from engine.embedded.flags import system_lib_prefix
 from engine.errors import UsageError
 from engine.estimate import MIB, estimate
 from engine.events import Check
+from engine.layout import HOME_NAME, RECEIPT_NAME
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
 from engine.run.disk import write_atomically
 from engine.run.fingerprint import versions
-from engine.run.workspace import RECEIPT_NAME, File, StageState
+from engine.run.workspace import File, StageState
 
 LOW_RESOURCE_MB = 3000
 """WebLLM's own table marks nearly all models up to this much `vram_required_MB` for small devices."""

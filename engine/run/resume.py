@@ -13,10 +13,9 @@ from pathlib import Path
 import filelock
 
 from engine import preset
-from engine.backends.base import HOME_NAME
 from engine.errors import WizardError
+from engine.layout import HOME_NAME, RECEIPT_NAME
 from engine.plan import ExportPlan
-from engine.run.workspace import RECEIPT_NAME
 
 PLAN_NAME = "plan.toml"
 _MOST_FOLDERS = 2000

@@ -20,15 +20,14 @@ from typing import Any
 
 import filelock
 
-from engine.backends.base import HOME_NAME
 from engine.errors import UsageError, WizardError
 from engine.events import StageName
+from engine.layout import CONFIG_NAME, HOME_NAME, RECEIPT_NAME
 from engine.run.disk import disk_error, write_atomically
 from engine.run.fingerprint import sha256
 
-RECEIPT_NAME = "export-receipt.json"
 EXPORT_PATTERNS = (
-    "mlc-chat-config.json",
+    CONFIG_NAME,
     "tensor-cache*.json",
     "ndarray-cache*.json",
     "params_shard_*.bin",

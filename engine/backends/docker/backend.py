@@ -187,7 +187,7 @@ def _platform(image: Image, daemon: Daemon) -> tuple[str, ...]:
 
 
 def _is_this_machine(architecture: str) -> bool:
-    own = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    own = inspection.ARCHITECTURES.get(platform.machine(), platform.machine())
     return sys.platform == "linux" and own == architecture
 
 

@@ -27,9 +27,10 @@ MLC_LLM_LABEL = "mlc-wizard.mlc-llm"
 """The label of an image that says which wheels of mlc_llm are in it."""
 LIMIT_SECONDS = 10.0
 KEPT_SECONDS = 20.0
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""Processors as the platforms of images are called, by their names elsewhere."""
 
 _ENVIRONMENT = ("PATH", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG")
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _ASKING = threading.Lock()
 _T = TypeVar("_T")
 
@@ -142,7 +143,7 @@ def _look_at_daemon() -> Daemon:
     architecture = str(answer.get("Architecture", ""))
     return Daemon(
         version=str(answer["ServerVersion"]),
-        architecture=_ARCHITECTURES.get(architecture, architecture),
+        architecture=ARCHITECTURES.get(architecture, architecture),
         memory=int(answer.get("MemTotal") or 0),
         podman=False,
         desktop=answer.get("OperatingSystem") == "Docker Desktop",

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from engine.backends.official.repair import CONFIG, MANIFEST, OLD_MANIFEST
 from engine.errors import StageError
+from engine.layout import CONFIG_NAME, MANIFEST_NAME, OLD_MANIFEST_NAME
 
 _REMEDY = "Run it by hand to see more; the command stands in the log. The embedded backend needs no mlc_llm."
 
@@ -22,8 +22,8 @@ def judge(stage: str, folder: Path, library: str | None) -> None:
     if stage == "convert_weight":
         _weights(folder)
     elif stage == "gen_config":
-        if not (folder / CONFIG).is_file():
-            raise _nothing(stage, CONFIG)
+        if not (folder / CONFIG_NAME).is_file():
+            raise _nothing(stage, CONFIG_NAME)
     elif library is not None:
         path = folder / library
         if not path.is_file() or path.stat().st_size == 0:
@@ -31,9 +31,9 @@ def judge(stage: str, folder: Path, library: str | None) -> None:
 
 
 def _weights(folder: Path) -> None:
-    manifest = next((folder / n for n in (MANIFEST, OLD_MANIFEST) if (folder / n).is_file()), None)
+    manifest = next((folder / n for n in (MANIFEST_NAME, OLD_MANIFEST_NAME) if (folder / n).is_file()), None)
     if manifest is None:
-        raise _nothing("convert_weight", MANIFEST)
+        raise _nothing("convert_weight", MANIFEST_NAME)
     try:
         shards = {s["dataPath"]: s["nbytes"] for s in json.loads(manifest.read_text("utf-8"))["records"]}
     except (ValueError, KeyError, TypeError) as error:

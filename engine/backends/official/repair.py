@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.embedded.chat.choose import Choice
-
-CONFIG = "mlc-chat-config.json"
-MANIFEST, OLD_MANIFEST = "tensor-cache.json", "ndarray-cache.json"
-"""What the manifest of the weights is called since September 2025, and was before; readers of both exist."""
+from engine.layout import CONFIG_NAME, MANIFEST_NAME, OLD_MANIFEST_NAME
 
 _NEEDED: dict[str, Any] = {
     "sliding_window_size": -1,
@@ -32,7 +29,7 @@ def manifests(folder: Path) -> list[str]:
     for float32 would refuse its parameters.
     """
     done = []
-    new, old = folder / MANIFEST, folder / OLD_MANIFEST
+    new, old = folder / MANIFEST_NAME, folder / OLD_MANIFEST_NAME
     if new.is_file() and not old.is_file():
         shutil.copyfile(new, old)
         done.append(f"{old.name}: a copy of {new.name}, for runtimes from before September 2025")
@@ -54,7 +51,7 @@ def configuration(folder: Path, *, rolling: bool, choice: Choice | None) -> list
 
     Raises ValueError, KeyError or TypeError for a file that is no configuration at all.
     """
-    path = folder / CONFIG
+    path = folder / CONFIG_NAME
     config = json.loads(path.read_text(encoding="utf-8"))
     done = [*_windows(config, rolling=rolling), *_fields(config)]
     if choice is not None:

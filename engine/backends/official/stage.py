@@ -23,6 +23,7 @@ from engine.backends.official.inspection import environment_for
 from engine.backends.official.interpreter import Candidate
 from engine.embedded import narrate
 from engine.errors import StageError, UsageError, WizardError
+from engine.layout import CONFIG_NAME
 
 DONE = {
     "convert_weight": "Saved to directory: ",
@@ -135,7 +136,7 @@ def _configuration(parsed: argparse.Namespace) -> tuple[list[str], dict[str, str
         return repair.configuration(parsed.into, rolling=parsed.rolling, choice=choice), told
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StageError(
-            f"{repair.CONFIG}, as mlc_llm wrote it, cannot be used: {error!r}.",
+            f"{CONFIG_NAME}, as mlc_llm wrote it, cannot be used: {error!r}.",
             remedy="Another version of mlc_llm may write a better one; the embedded backend needs none.",
         ) from None
 

@@ -14,6 +14,7 @@ from engine.catalog import Quantization
 from engine.embedded.evaluate.formulas import F32
 from engine.embedded.spec import Parameter
 from engine.errors import StageError
+from engine.layout import MANIFEST_NAME
 
 _AWQ_PARTS = ("qweight", "qzeros", "scales")
 _CONVERT_AGAIN = "Convert the weights again."
@@ -144,12 +145,12 @@ def stored_weights(folder: Path, parameters: Sequence[Parameter], quantization: 
     a record that its shard or its shape contradicts, and for a parameter that is not there.
     """
     try:
-        cache = json.loads((folder / "tensor-cache.json").read_text(encoding="utf-8"))
+        cache = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
         records = [(shard["dataPath"], record) for shard in cache["records"] for record in shard["records"]]
         found = {record["name"]: _Stored(folder / shard, record) for shard, record in records}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(
-            f"{folder / 'tensor-cache.json'} cannot be read.", why=repr(error), remedy=_CONVERT_AGAIN
+            f"{folder / MANIFEST_NAME} cannot be read.", why=repr(error), remedy=_CONVERT_AGAIN
         ) from error
     weights: dict[str, Matrix] = {}
     for parameter in parameters:
@@ -165,7 +166,7 @@ def stored_weights(folder: Path, parameters: Sequence[Parameter], quantization: 
             weight = _Awq(*(found[f"{base}.{part}"] for part in _AWQ_PARTS))
         else:
             raise StageError(
-                f"{folder / 'tensor-cache.json'} has no parameter {parameter.name}.", remedy=_CONVERT_AGAIN
+                f"{folder / MANIFEST_NAME} has no parameter {parameter.name}.", remedy=_CONVERT_AGAIN
             )
         if weight.shape != parameter.shape:
             raise StageError(

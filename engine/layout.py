@@ -1,0 +1,11 @@
+"""What the files of an export are called."""
+
+CONFIG_NAME = "mlc-chat-config.json"
+MANIFEST_NAME = "tensor-cache.json"
+"""The manifest of the weights, as runtimes since September 2025 open it."""
+OLD_MANIFEST_NAME = "ndarray-cache.json"
+"""The same manifest, for the runtimes before."""
+RECEIPT_NAME = "export-receipt.json"
+LOG_NAME = "mlc-wizard.log"
+HOME_NAME = ".mlc-wizard"
+"""The folder in an export where stages build and the state of the run is kept."""
