@@ -149,6 +149,13 @@ ALIASES = {"q4f16_awq": "q4f16_autoawq"}
 """Other names that documents use, and what they stand for."""
 
 
+def quantization_named(name: str) -> Quantization:
+    """The quantization of that name or alias. Raises UsageError, which lists them all, for any other."""
+    if found := QUANTIZATIONS.get(ALIASES.get(name, name)):
+        return found
+    raise UsageError(f"Unknown quantization {name!r}.", remedy=f"Choose one of {', '.join(QUANTIZATIONS)}.")
+
+
 def check_target(quantization: Quantization, target: str) -> None:
     """Raise UsageError where `target` lacks the model dtype."""
     if not quantization.runs_on(target):

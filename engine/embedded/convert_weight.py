@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.catalog import ALIASES, QUANTIZATIONS, Quantization
+from engine.catalog import QUANTIZATIONS, Quantization, quantization_named
 from engine.embedded import narrate, quantize
 from engine.embedded.source import Checkpoint, open_checkpoint
 from engine.embedded.spec import Parameter
@@ -102,16 +102,6 @@ def convert(
         _write(checkpoint, how, writer, overflowed, progress)
         writer.commit(metadata)
     return Conversion(shards=shards, metadata=metadata, overflowed=overflowed)
-
-
-def quantization_named(name: str) -> Quantization:
-    """The quantization of that name; UsageError listing them all for any other."""
-    if found := QUANTIZATIONS.get(ALIASES.get(name, name)):
-        return found
-    raise UsageError(
-        f"Quantization {name!r} is not supported by the embedded compiler.",
-        remedy=f"Choose one of {', '.join(QUANTIZATIONS)}.",
-    )
 
 
 def _write(

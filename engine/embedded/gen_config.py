@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.catalog import ALIASES, QUANTIZATIONS
+from engine.catalog import QUANTIZATIONS, quantization_named
 from engine.embedded import awq, narrate
 from engine.embedded.chat.check import KEPT_CACHE, Case
 from engine.embedded.chat.choose import Choice, choose_conversation
@@ -140,15 +140,10 @@ def generate(
     files cannot be written. Nothing is written before all of it is known to be right.
     """
     sizes = sizes or Sizes()
-    quantization = ALIASES.get(quantization, quantization)
-    if quantization not in QUANTIZATIONS:
-        raise UsageError(
-            f"Unknown quantization {quantization!r}.",
-            remedy=f"Choose one of {', '.join(QUANTIZATIONS)}.",
-        )
+    stored_as = quantization_named(quantization)
     folder = ModelFolder(source.parent if source.name == "config.json" and source.is_file() else source)
     hf_config = normalise(folder.config)
-    awq.check_pair(awq.method(hf_config), QUANTIZATIONS[quantization])
+    awq.check_pair(awq.method(hf_config), stored_as)
     family = family_of(hf_config, model_type)
     awq.check(hf_config, family.model_type)
     try:
@@ -176,7 +171,7 @@ def generate(
     config: dict[str, Any] = {
         "version": "0.1.0",
         "model_type": family.model_type,
-        "quantization": quantization,
+        "quantization": stored_as.name,
         "model_config": model,
         "vocab_size": model["vocab_size"],
         "context_window_size": model["context_window_size"],

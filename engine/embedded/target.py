@@ -38,9 +38,10 @@ def resolve(device: str, host: str, output: Path) -> LibraryTarget:
     target = TARGETS.get(device)
     if target is None:
         raise UsageError(
-            f"--device {device} is not a target.", why=f"Targets are {', '.join(TARGETS)}.",
+            f"--device {device} is not a target.",
+            why=f"Targets are {', '.join(TARGETS)}.",
             remedy="Choose one of those.",
-        )  # fmt: skip
+        )
     if target.lacks_codegen:
         raise ToolchainError(
             f"The embedded compiler makes no libraries for {device}.",

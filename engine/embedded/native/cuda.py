@@ -5,7 +5,6 @@ code beside the engine. So the source is compiled and packed in its place (`engi
 """
 
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import tvm
 
 from engine import module_blob
 from engine.cuda import INSTALL_NVRTC, Compiler, check_architectures
-from engine.embedded.native import shared
+from engine.embedded.native import shared, tool
 from engine.errors import StageError, ToolchainError
 from engine.hosts import Host
 from engine.module_blob import SYMBOL
@@ -72,10 +71,7 @@ def _nvcc(source: str, compiler: Compiler, architectures: Sequence[str]) -> tupl
             f"kernels.{form}",
             "kernels.cu",
         ]
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", check=False,
-        )  # fmt: skip
+        done = tool.run(command, folder)
         if done.returncode != 0:
             raise _failed(f"nvcc, exit code {done.returncode}", done.stdout)
         code = (folder / f"kernels.{form}").read_bytes()

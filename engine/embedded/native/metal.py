@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.embedded.native import tool
 from engine.errors import StageError
 
 SDKS = {"metal": "macosx", "iphone": "iphoneos"}
@@ -45,10 +46,7 @@ def compiler(sdk: str) -> Callable[[str], bytes] | None:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", check=False,
-    )  # fmt: skip
+    done = tool.run(command, folder)
     if done.returncode != 0:
         raise StageError(
             f"A Metal kernel did not compile (xcrun {command[3]}, exit code {done.returncode}).",

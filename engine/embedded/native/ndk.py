@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.embedded.native import tool
 from engine.errors import StageError, ToolchainError
 
 API_LEVEL = 24
@@ -49,10 +49,7 @@ def link(output: str, objects: Sequence[str], **_options: object) -> None:
     Raises ToolchainError without an NDK, StageError where it fails.
     """
     command = [str(compiler()), "-shared", "-fPIC", "-o", output, *objects, "-lm"]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", check=False,
-    )  # fmt: skip
+    done = tool.run(command)
     if done.returncode != 0:
         raise StageError(
             f"The model could not be linked (the NDK's clang, exit code {done.returncode}).",
