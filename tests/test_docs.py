@@ -183,9 +183,24 @@ def test_links_lead_somewhere(page: str) -> None:
             assert (path.parent / target).exists(), target
 
 
-def test_the_map_of_the_architecture_page_is_of_this_house() -> None:
+def architecture() -> tuple[str, str]:
+    """The page, and the map on it."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     (drawn,) = re.findall(r"^## The map\n\n```\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    return page, drawn
+
+
+def test_every_module_has_a_place_on_the_map() -> None:
+    _, drawn = architecture()
+    for folder in ("engine", "engine/embedded", "tui"):
+        for path in (ROOT / folder).iterdir():
+            name = f"{path.name}/" if path.is_dir() else path.name
+            if not name.startswith("__") and name.endswith(("/", ".py")):
+                assert re.search(rf"(?<!\w){re.escape(name)}", drawn), path
+
+
+def test_the_map_of_the_architecture_page_is_of_this_house() -> None:
+    page, drawn = architecture()
     folders: dict[int, Path] = {-2: ROOT}
     for line in drawn.splitlines():
         indent = len(line) - len(line.lstrip())
