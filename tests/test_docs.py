@@ -175,6 +175,13 @@ def test_the_two_commands_do_all_the_set_up() -> None:
     assert " ".join(tests) in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
+def test_ci_names_tests_that_are_there() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    named = re.findall(r"tests/\w+\.py", workflow)
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
