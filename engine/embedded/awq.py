@@ -18,15 +18,29 @@ FAMILIES = ("llama", "mistral")
 """The families for which mlc_llm reads AWQ checkpoints and this compiler has the model."""
 
 _WANTED = {"bits": 4, "group_size": AUTOAWQ.group_size, "zero_point": True, "version": "gemm"}
+# What tells a method that does not name itself: bitsandbytes of old, and MLX.
+_UNNAMED = {"load_in_4bit": "bitsandbytes", "load_in_8bit": "bitsandbytes", "group_size": "mlx"}
 _ORIGINAL = "Start from the model's original checkpoint in BF16, F16 or F32"
 
 
 def method(config: Mapping[str, Any]) -> str:
     """The `quant_method` of a Hugging Face config, lower case; empty where the model is not quantized."""
-    found = config.get("quantization_config")
-    if not isinstance(found, Mapping):
+    found = _settings(config)
+    if found is None:
         return ""
-    return str(found.get("quant_method") or "unknown").lower()
+    if method := found.get("quant_method"):
+        return str(method).lower()
+    return next((name for key, name in _UNNAMED.items() if key in found), "unknown")
+
+
+def _settings(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How a model is quantized, by the name that its config has for that; None for one that is not."""
+    text = config.get("text_config")
+    for place in (config, text if isinstance(text, Mapping) else {}):
+        for key in ("quantization_config", "compression_config", "quantization"):
+            if isinstance(found := place.get(key), Mapping):
+                return found
+    return None
 
 
 def check(config: Mapping[str, Any], model_type: str) -> None:
@@ -40,7 +54,7 @@ def check(config: Mapping[str, Any], model_type: str) -> None:
             why="Its tensors are stored in another form, and quantizing twice loses too much.",
             remedy=f"{_ORIGINAL}; of quantized ones, AWQ checkpoints can be exported.",
         )
-    settings = config["quantization_config"]
+    settings = _settings(config) or {}
     given = {name: settings.get(name, wanted) for name, wanted in _WANTED.items()}
     given["version"] = str(given["version"]).lower()
     given["bits"] = settings.get("bits", settings.get("w_bit", 4))

@@ -8,6 +8,7 @@ from engine.catalog import Quantization
 from engine.embedded import awq, narrate
 from engine.embedded.families.base import JSON
 from engine.embedded.families.registry import family_of
+from engine.embedded.leftover import IGNORED, check_tied_head, left_over, shares_head
 from engine.embedded.locate import located
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError
@@ -17,9 +18,6 @@ from engine.model.lora import MergedSource, open_adapter
 from engine.model.rearranged import Order, RearrangedSource
 from engine.model.tensors import SourceFormat, TensorSource, open_tensors
 
-# Rotary frequencies and causal masks that old checkpoints store beside their weights; everyone
-# recomputes them.
-_IGNORED = ("rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".attention.bias")
 _HEAD = "lm_head.weight"
 
 
@@ -67,6 +65,7 @@ def open_checkpoint(
     if unused := check_tensors(parameters, tensors, spec):
         shown = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
         narrate.say(f"warning: {len(unused)} tensors of the source have no place in this model: {shown}.")
+    check_tied_head(parameters, tensors, spec)
     if lora_adapter is not None:
         tensors = merged = with_adapter(parameters, tensors, spec, lora_adapter)
         narrate.say(f"Merging the adapter {lora_adapter} into {len(merged.changed)} tensors.")
@@ -125,7 +124,7 @@ def _parameters_read(order: Iterable[Parameter], tensors: TensorSource) -> int:
                 info.size
                 for file in needed - held
                 for info in tensors.files[file]
-                if not info.name.endswith(_IGNORED)
+                if not info.name.endswith(IGNORED)
             )
             held = needed
     return count
@@ -185,9 +184,9 @@ def check_tensors(
 ) -> tuple[str, ...]:
     """The names in `tensors` that `parameters` make no use of.
 
-    Raises UsageError for a tensor that is missing, has another shape or a dtype that is not read.
+    Raises UsageError for a tensor that is missing, has another shape or a dtype that is not read, and for
+    tensors of the layers that nothing takes.
     """
-    used = {name for parameter in parameters for name in parameter.sources}
     if missing := [name for p in parameters for name in p.sources if name not in tensors]:
         raise _missing(missing, tensors, spec)
     for parameter in parameters:
@@ -197,15 +196,7 @@ def check_tensors(
         shapes = [info.shape[::-1] if parameter.transpose else info.shape for info in infos]
         if _joined_shape(shapes, parameter.axis) != parameter.shape:
             raise _wrong_shape(parameter, tensors)
-    # The head of a tied model has the values of its embedding, saved twice.
-    used |= {_HEAD} if _shares_head(parameters, spec) else set()
-    return tuple(name for name in tensors.names if name not in used and not name.endswith(_IGNORED))
-
-
-def _shares_head(parameters: Iterable[Parameter], spec: DecoderSpec) -> bool:
-    """Whether the head has the weights of the embedding, stored once or, for GPT-2, twice."""
-    sources = [p.sources for p in parameters if p.kind in ("embedding", "head")]
-    return spec.tie_word_embeddings or len(set(sources)) < len(sources)
+    return left_over(parameters, tensors, spec)
 
 
 def _joined_shape(shapes: list[tuple[int, ...]], axis: int) -> tuple[int, ...] | None:
@@ -230,7 +221,7 @@ def with_adapter(
     adapter = open_adapter(folder)
     merged = adapter.merged_into(tensors)
     embedding = {name for p in parameters if p.kind == "embedding" for name in p.sources}
-    if _shares_head(parameters, spec) and not adapter.ties_weights and embedding.intersection(merged.changed):
+    if shares_head(parameters, spec) and not adapter.ties_weights and embedding.intersection(merged.changed):
         raise UsageError(
             f"The adapter {folder} changes the embedding, which is also the output head of this model.",
             why="It was trained with a head that stays as it is; merged, it would change both.",
@@ -250,11 +241,19 @@ def _missing(missing: list[str], tensors: TensorSource, spec: DecoderSpec) -> Us
             remedy="Name the model that it was trained on as the source, and this folder as its adapter: "
             "--lora-adapter.",
         )
+    if any(name.endswith((".qweight", ".weight_packed", ".weight_scale")) for name in tensors.names):
+        return UsageError(
+            what,
+            why="They are quantized already, though config.json has no quantization_config.",
+            remedy="Start from the model's original checkpoint in BF16, F16 or F32.",
+        )
     if missing == [_HEAD]:
         return UsageError(
             what,
-            why="config.json says tie_word_embeddings = false, so the model needs a head of its own.",
-            remedy="If the model shares its embedding, set tie_word_embeddings to true in config.json.",
+            why="By config.json the head is not shared with the embedding (tie_word_embeddings is false or "
+            "left out). Weights without one are those of a model that embeds text, or not all of them.",
+            remedy="Take all weights of a model that writes text. Only if this one was trained with a shared "
+            "embedding, set tie_word_embeddings to true in config.json.",
         )
     other = next((name for name in tensors.names if name.endswith(f".{missing[0]}")), None)
     first = f"{other}, for example" if other else ", ".join(tensors.names[:3]) or "nothing"

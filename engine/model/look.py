@@ -33,7 +33,7 @@ from engine.model.facts import CHAT_TEMPLATE_FILES, CONFIG_FILE
 from engine.model.files import read_json_object
 from engine.model.safetensors_file import header_entry
 from engine.model.tensor_info import TensorInfo
-from engine.model.tensors import INDEX_FILE
+from engine.model.tensors import INDEX_FILE, SINGLE_FILE
 
 LIMIT_S = 30.0
 """How long a look may take in all."""
@@ -128,7 +128,7 @@ def _refuse_whole_files(response: Any) -> None:
 def _in_order(headers: Mapping[str, list[TensorInfo]], folder: Path) -> list[TensorInfo]:
     """The tensors as the source lists them: by the index's weight_map, or by offset in a single file."""
     by_place = {(file, info.name): info for file, infos in headers.items() for info in infos}
-    if not headers or not (folder / INDEX_FILE).is_file():
+    if not headers or SINGLE_FILE in headers or not (folder / INDEX_FILE).is_file():
         return list(by_place.values())
     weight_map = read_json_object(folder / INDEX_FILE)["weight_map"]
     if lost := next((item for item in weight_map.items() if item[::-1] not in by_place), None):

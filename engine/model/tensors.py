@@ -30,10 +30,11 @@ SourceFormat = Literal["auto", "huggingface-safetensor", "huggingface-torch"]
 """The formats by the names that mlc_llm's command line gives them."""
 
 _FILES: dict[SourceFormat, tuple[str, ...]] = {
-    "huggingface-safetensor": (INDEX_FILE, SINGLE_FILE),
-    "huggingface-torch": (TORCH_INDEX_FILE, TORCH_SINGLE_FILE),
+    # In the order of transformers: an index beside a single file is what an earlier saving left.
+    "huggingface-safetensor": (SINGLE_FILE, INDEX_FILE),
+    "huggingface-torch": (TORCH_SINGLE_FILE, TORCH_INDEX_FILE),
     # Many repositories hold both; safetensors are the ones that nobody has to fear.
-    "auto": (INDEX_FILE, SINGLE_FILE, TORCH_INDEX_FILE, TORCH_SINGLE_FILE),
+    "auto": (SINGLE_FILE, INDEX_FILE, TORCH_SINGLE_FILE, TORCH_INDEX_FILE),
 }
 _CHUNK = 2**22  # bytes read at a time of a tensor whose elements do not lie one after the other
 
@@ -221,7 +222,7 @@ def _no_weights(folder: Path, present: list[str]) -> UsageError:
             remedy="Name the model that it was trained on as model.source, and this folder as "
             "model.lora_adapter (--lora-adapter of convert_weight): it is merged into the model.",
         )
-    for suffix, (index, single) in (
+    for suffix, (single, index) in (
         (".safetensors", _FILES["huggingface-safetensor"]),
         (".bin", _FILES["huggingface-torch"]),
     ):

@@ -1,6 +1,7 @@
 """Every family this compiler knows, and which one a configuration belongs to."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,8 @@ FAMILIES: dict[str, Family] = {
         gpt2.FAMILY,
     )
 }
+# LlamaForSequenceClassification, Qwen2ForRewardModel and their like.
+_WRITES_NO_TEXT = re.compile("For(?!CausalLM|ConditionalGeneration)[A-Z]")
 _BY_NAME = FAMILIES | {alias: family for family in FAMILIES.values() for alias in family.aliases}
 
 MLC_LLM_ONLY = frozenset(
@@ -96,12 +99,18 @@ def family_of(config: Mapping[str, Any], model_type: str = "auto") -> Family:
     """The family of a Hugging Face config, or the one `model_type` names.
 
     Raises UsageError naming the architecture, the nearest family, all supported ones, and whether
-    mlc_llm knows the model.
+    mlc_llm knows the model; and for one that writes no text, a classifier for example.
     """
     found = config.get("model_type", "") if model_type == "auto" else model_type
+    architectures = tuple(str(name) for name in config.get("architectures") or ())
+    if other := next(filter(_WRITES_NO_TEXT.search, architectures), None):
+        raise UsageError(
+            f"This model is a {other}, which writes no text.",
+            why="Its decoder was trained for labels or scores; as a chat model it would write nonsense.",
+            remedy="Choose the chat model that it was made from, or another one.",
+        )
     if family := _BY_NAME.get(found):
         return family
-    architectures = tuple(config.get("architectures") or ())
     if model_type == "auto" and found not in MLC_LLM_ONLY:
         for family in FAMILIES.values():
             if set(family.architectures) & set(architectures):
