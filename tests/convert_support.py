@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from conftest import GOLDEN
 from safetensors.numpy import load_file, save_file
 
 from engine.model.tensors import SINGLE_FILE
-
-GOLDEN = Path(__file__).parent / "data" / "golden"
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 

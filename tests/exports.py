@@ -7,12 +7,13 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from conftest import GOLDEN
+
 from engine.catalog import QUANTIZATIONS, host_library_suffix
 from engine.embedded.__main__ import main
 from engine.embedded.families.registry import FAMILIES
 from engine.embedded.spec import DecoderSpec, Parameter
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 CONTEXT, CHUNK = 256, 64
 LIBRARY = {"cpu": f"model-cpu{host_library_suffix()}", "webgpu": "model-webgpu.wasm"}
 

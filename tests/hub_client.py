@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hub_server import Hub
+import pytest
+from conftest import GOLDEN
+from hub_server import Hub, Repository, serving
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 EXTRA = {
     "README.md": b"# a model",
     "pytorch_model.bin": b"p" * 4000,
@@ -24,6 +26,18 @@ RECORD = "\x1e"
 
 def files_of(name: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (GOLDEN / name / "hf").iterdir()}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hub with a model in one file and one in several, one that is gated and one that is private."""
+    with serving(
+        org__tiny=Repository(files=files_of("gemma3_text") | EXTRA, revisions=("main", "v1")),
+        org__sharded=Repository(files=files_of("llama") | EXTRA),
+        org__gated=Repository(files=files_of("llama_tied"), gated=True),
+        org__private=Repository(files=files_of("llama_tied"), private=True, token="hf_private"),
+    ) as running:
+        yield running
 
 
 @dataclass

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from conftest import GOLDEN
+
 from engine import runner
 from engine.backends.base import Backend
 from engine.events import Event, Output, RunEnded, StageEnded
 from engine.plan import ExportPlan
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 GEMMA = GOLDEN / "gemma3_text"
 FILES = {
     *("mlc-chat-config.json", "tensor-cache.json", "ndarray-cache.json", "params_shard_0.bin"),

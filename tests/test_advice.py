@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from published_models import GEMMA, LLAMA_1B, SMOL, TINY_LLAMA, model
@@ -17,7 +18,6 @@ from engine.model import facts as model_facts
 from engine.model.facts import ModelFacts
 from engine.plan import BUILTIN_DEMO, ExportPlan
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 ROOMY = Machine(ram_total=2**40, ram_available=2**40, disk_free=2**50)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import GOLDEN
 
 from engine import process
 from engine.artifacts import verify
@@ -20,7 +21,6 @@ from engine.embedded import convert_weight, gen_config
 from engine.errors import UsageError
 from engine.events import Check
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 SHARD = "params_shard_0.bin"
 CONFIG = "mlc-chat-config.json"
 MANIFEST = "tensor-cache.json"

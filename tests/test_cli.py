@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import GOLDEN
 
 from engine import process
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 PRESET = f"""
 version = 1
 description = "a test"

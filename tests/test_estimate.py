@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import GOLDEN
 
 from engine import estimate
 from engine.catalog import QUANTIZATIONS
 from engine.embedded.spec import DecoderSpec, LayerSpec
 from engine.model import facts
 from engine.plan import BUILTIN_DEMO, ExportPlan
-
-GOLDEN = Path(__file__).parent / "data" / "golden"
 
 MIB = 2**20
 

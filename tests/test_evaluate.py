@@ -9,6 +9,7 @@ from typing import Any
 import exports
 import numpy as np
 import pytest
+from conftest import GOLDEN
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -20,8 +21,6 @@ from engine.embedded.locate import located
 from engine.embedded.spec import DecoderSpec, LayerSpec, Parameter, RopeScaling
 from engine.errors import StageError
 from engine.model.config import normalise
-
-GOLDEN = Path(__file__).parent / "data" / "golden"
 
 
 def described(config_file: Path) -> tuple[DecoderSpec, tuple[Parameter, ...]]:

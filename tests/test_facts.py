@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import GOLDEN
 
 from engine.errors import UsageError
 from engine.model import facts
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 FAMILIES = ("gemma3_text", "llama", "llama_tied", "llama3_rope")
 
 EXPECTED = {

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import FAMILIES as MODELS
+from conftest import GOLDEN
+from family_support import Config, config_of, decoder
 from safetensors.numpy import load_file
 
 from engine.backends.embedded import EmbeddedBackend
@@ -19,31 +21,12 @@ from engine.embedded.families.registry import FAMILIES, MLC_LLM_ONLY, family_of
 from engine.embedded.gen_config import generate
 from engine.embedded.locate import located
 from engine.embedded.sizes import Sizes
-from engine.embedded.source import decoder_of
-from engine.embedded.spec import DecoderSpec, Parameter, RollingCache
+from engine.embedded.spec import DecoderSpec, RollingCache
 from engine.errors import UsageError
 from engine.estimate import estimate
 from engine.model import facts
-from engine.model.config import normalise
 from engine.model.tensors import open_tensors
 from engine.plan import ExportPlan, with_defaults
-
-GOLDEN = Path(__file__).parent / "data" / "golden"
-Config = dict[str, Any]
-
-
-def config_of(name: str, **changes: Any) -> Config:
-    """The golden model's config.json, changed; None takes a key out."""
-    stated = json.loads((GOLDEN / name / "hf" / "config.json").read_text()) | changes
-    return {key: value for key, value in stated.items() if value is not None}
-
-
-def decoder(name: str, **changes: Any) -> tuple[DecoderSpec, tuple[Parameter, ...]]:
-    return decoder_of(normalise(config_of(name, **changes)))
-
-
-def silent(*_: object) -> None:
-    """No narration of progress."""
 
 
 def test_every_family_has_a_golden_model() -> None:

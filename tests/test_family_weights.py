@@ -10,6 +10,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from conftest import GOLDEN
+from family_support import Config, config_of, decoder, silent
 from quantization_reference import plain
 from safetensors.numpy import load_file, save_file
 
@@ -18,27 +20,9 @@ from engine.embedded.convert_weight import convert
 from engine.embedded.families.registry import FAMILIES
 from engine.embedded.gen_config import generate
 from engine.embedded.source import decoder_of, longest_context
-from engine.embedded.spec import DecoderSpec, Parameter
+from engine.embedded.spec import Parameter
 from engine.model import facts
 from engine.model.config import normalise
-
-GOLDEN = Path(__file__).parent / "data" / "golden"
-Config = dict[str, Any]
-
-
-def config_of(name: str, **changes: Any) -> Config:
-    """The golden model's config.json, changed; None takes a key out."""
-    stated = json.loads((GOLDEN / name / "hf" / "config.json").read_text()) | changes
-    return {key: value for key, value in stated.items() if value is not None}
-
-
-def decoder(name: str, **changes: Any) -> tuple[DecoderSpec, tuple[Parameter, ...]]:
-    return decoder_of(normalise(config_of(name, **changes)))
-
-
-def silent(*_: object) -> None:
-    """No narration of progress."""
-
 
 # Odd shapes: 1 layer, 1 head or several, sizes that no group of 32 divides, head_dim unlike hidden / heads.
 

@@ -4,28 +4,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_client import EXTRA, GOLDEN, RECORD, Client, files_of
-from hub_server import Hub, Repository, serving
+from hub_client import EXTRA, GOLDEN, RECORD, Client, files_of, hub
+from hub_server import Hub, Repository
 from torch_files import save_sharded
 
 from engine.model import facts
 from engine.model.lora import open_adapter
 from engine.model.tensors import open_tensors
 
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving(
-        org__tiny=Repository(files=files_of("gemma3_text") | EXTRA, revisions=("main", "v1")),
-        org__sharded=Repository(files=files_of("llama") | EXTRA),
-        org__gated=Repository(files=files_of("llama_tied"), gated=True),
-        org__private=Repository(files=files_of("llama_tied"), private=True, token="hf_private"),
-    ) as running:
-        yield running
+__all__ = ["hub"]
 
 
 @pytest.fixture

@@ -4,29 +4,19 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_client import EXTRA, Client, files_of
-from hub_server import Hub, Repository, serving
+from hub_client import Client, files_of, hub
+from hub_server import Hub, Repository
 from safetensors.numpy import save
 
 from engine.errors import Cancelled, HubUnreachable, NotAuthorizedError, UsageError
 from engine.model import facts, nearby, remote
 from engine.model.facts import ModelFacts
 
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving(
-        org__tiny=Repository(files=files_of("gemma3_text") | EXTRA, revisions=("main", "v1")),
-        org__sharded=Repository(files=files_of("llama") | EXTRA),
-        org__gated=Repository(files=files_of("llama_tied"), gated=True),
-        org__private=Repository(files=files_of("llama_tied"), private=True, token="hf_private"),
-    ) as running:
-        yield running
+__all__ = ["hub"]
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import GOLDEN
 from importlinter.cli import lint_imports
 
 from engine import process
 
 ROOT = Path(__file__).parents[1]
-GOLDEN = Path(__file__).parent / "data" / "golden"
 
 
 def imported(folder: Path, *argv: str) -> set[str]:

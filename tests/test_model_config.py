@@ -1,17 +1,16 @@
 """Configurations of transformers 4 and 5 in one form, whatever way the rope settings are written."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import UsageError
 from engine.model.config import normalise
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 FAMILIES = sorted(path.name for path in GOLDEN.iterdir())
 # What transformers 5 writes besides, though it changes nothing, and what it no longer writes.
 BESIDE = ("transformers_version", "layer_types", "sliding_window_pattern")

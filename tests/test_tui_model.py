@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import GOLDEN
 from textual.widgets import Input, OptionList, Static
 from tui_support import at_every_size, settled, snap, until, wizard_at
 
@@ -17,8 +18,6 @@ from tui import facts_table
 from tui.app import WizardApp
 from tui.draft import Draft
 from tui.widgets.source_input import complete_folder
-
-GOLDEN = Path(__file__).parent / "data" / "golden"
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import dataclasses
 import io
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
 
+from engine import version
 from engine.errors import UsageError, WizardError
 
 EXAMPLES = """examples:
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         if arguments.version:
-            sys.stdout.write(f"mlc-wizard {_version()}\n")
+            sys.stdout.write(f"mlc-wizard {version.installed() or '(not installed, run from its sources)'}\n")
             return 0
         return _run(arguments)
     except BrokenPipeError:
@@ -147,13 +147,6 @@ def _without_preset(arguments: argparse.Namespace) -> int:
         instead = "the same without a screen: mlc-wizard --check"
     sys.stderr.write(f"mlc-wizard: no terminal here; {instead}\n")
     return 2
-
-
-def _version() -> str:
-    try:
-        return metadata.version("mlc-wizard")
-    except metadata.PackageNotFoundError:
-        return "(not installed, run from its sources)"
 
 
 def _prepare_streams() -> None:

@@ -3,9 +3,9 @@
 import platform
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
+from engine import version
 from engine.toolchain.finding import EVERY, Finding, Status
 from engine.toolchain.probe import Probe
 from engine.toolchain.verdict import Verdict
@@ -61,8 +61,9 @@ def text(findings: Sequence[Finding], verdicts: Sequence[Verdict], parts: Mappin
 
     Tokens are never in findings.
     """
+    ours = version.installed() or "(from its sources)"
     lines = [
-        f"mlc-wizard {_version()}, Python {platform.python_version()}, {platform.platform()}",
+        f"mlc-wizard {ours}, Python {platform.python_version()}, {platform.platform()}",
         "",
         *(line for finding in findings for line in row(finding, None, ASCII)),
         "",
@@ -71,13 +72,6 @@ def text(findings: Sequence[Finding], verdicts: Sequence[Verdict], parts: Mappin
     home = str(Path.home())
     whole = "\n".join(lines)
     return whole.replace(home, "~") if len(home) > 1 else whole
-
-
-def _version() -> str:
-    try:
-        return metadata.version("mlc-wizard")
-    except metadata.PackageNotFoundError:
-        return "(from its sources)"
 
 
 def _wrapped(line: str, width: int | None, first: str, rest: int) -> list[str]:

@@ -1,8 +1,8 @@
 """Labels and values in two columns, texts behind marks: set anew for every width."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from textual.content import Content
 from textual.widgets import Static
@@ -10,6 +10,8 @@ from textual.widgets import Static
 from tui.describe import Row, broken
 
 LABEL = 11
+
+Item = TypeVar("Item")
 
 
 def columns(rows: Sequence[Row], width: int) -> list[Content]:
@@ -22,17 +24,16 @@ def columns(rows: Sequence[Row], width: int) -> list[Content]:
     return lines
 
 
-class Rows(Static):
-    """Rows of label and value."""
+class _Fitted(Static, Generic[Item]):
+    """Items drawn as lines, anew for every width."""
 
-    def __init__(self, title: str, **kwargs: Any) -> None:
-        super().__init__(classes="box", markup=False, **kwargs)
-        self.border_title = title
-        self._rows: tuple[Row, ...] = ()
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(markup=False, **kwargs)
+        self._items: tuple[Item, ...] = ()
 
-    def show(self, rows: Sequence[Row]) -> None:
-        """Draw `rows`."""
-        self._rows = tuple(rows)
+    def show(self, items: Sequence[Item]) -> None:
+        """Draw `items`."""
+        self._items = tuple(items)
         self._draw()
 
     def on_resize(self) -> None:
@@ -42,7 +43,23 @@ class Rows(Static):
     def _draw(self) -> None:
         width = self.scrollable_content_region.width
         if width > 0:
-            self.update(Content("\n").join(columns(self._rows, width)))
+            self.update(Content("\n").join(self.lines(self._items, width)))
+
+    def lines(self, items: Sequence[Item], width: int) -> Iterable[Content]:
+        """`items` in lines of at most `width` columns."""
+        raise NotImplementedError
+
+
+class Rows(_Fitted[Row]):
+    """Rows of label and value."""
+
+    def __init__(self, title: str, **kwargs: Any) -> None:
+        super().__init__(classes="box", **kwargs)
+        self.border_title = title
+
+    def lines(self, items: Sequence[Row], width: int) -> Iterable[Content]:
+        """Labels on the left."""
+        return columns(items, width)
 
 
 @dataclass(frozen=True)
@@ -68,23 +85,9 @@ class Mark:
         return found
 
 
-class Marks(Static):
+class Marks(_Fitted[Mark]):
     """Texts behind marks."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(markup=False, **kwargs)
-        self._marks: tuple[Mark, ...] = ()
-
-    def show(self, marks: Sequence[Mark]) -> None:
-        """Draw `marks`."""
-        self._marks = tuple(marks)
-        self._draw()
-
-    def on_resize(self) -> None:
-        """What is long breaks elsewhere."""
-        self._draw()
-
-    def _draw(self) -> None:
-        width = self.scrollable_content_region.width
-        if width > 0:
-            self.update(Content("\n").join(line for mark in self._marks for line in mark.lines(width)))
+    def lines(self, items: Sequence[Mark], width: int) -> Iterable[Content]:
+        """One below the other."""
+        return (line for mark in items for line in mark.lines(width))

@@ -6,8 +6,8 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from importlib import metadata
 
+from engine import version
 from engine.backends.base import Backend, Folders, StageCommand
 from engine.backends.docker import inspection, mounts, official
 from engine.backends.docker.inspection import Daemon, Image
@@ -149,10 +149,10 @@ class DockerBackend:
         if self._seen is None:
             look_at_image, look_at_daemon = self._look
             daemon, image = look_at_daemon(), look_at_image()
-            if not image.ours or image.version != _version():
+            if not image.ours or image.version != version.installed():
                 raise ToolchainError(
                     f"The image {image.name} is not of this version of mlc-wizard.",
-                    why=f"It has {image.version or 'none'}, this is {_version()}."
+                    why=f"It has {image.version or 'none'}, this is {version.installed()}."
                     if image.ours
                     else "It was not built from docker/Dockerfile.mlc.",
                     remedy=f"In a checkout of mlc-wizard: {BUILD}",
@@ -189,10 +189,3 @@ def _platform(image: Image, daemon: Daemon) -> tuple[str, ...]:
 def _is_this_machine(architecture: str) -> bool:
     own = inspection.ARCHITECTURES.get(platform.machine(), platform.machine())
     return sys.platform == "linux" and own == architecture
-
-
-def _version() -> str:
-    try:
-        return metadata.version("mlc-wizard")
-    except metadata.PackageNotFoundError:
-        return ""
