@@ -85,7 +85,7 @@ GENERATION = "generation"
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One fact that was verified about the written artefacts."""
+    """One fact that was verified about the written artifacts."""
 
     name: str
     passed: bool

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from runner_support import GEMMA
 from safetensors.numpy import save_file
 
-from engine.backends.official import artefacts, repair, view
+from engine.backends.official import outcome, repair, view
 from engine.backends.official.bars import Bar, Splitter, bar_of
 from engine.errors import StageError, UsageError
 from engine.layout import CONFIG_NAME
@@ -103,7 +103,7 @@ def test_weights_that_are_not_whole(manifest, problem, tmp_path):
     (tmp_path / "params_shard_0.bin").write_bytes(b"four")
     (tmp_path / "tensor-cache.json").write_text(manifest)
     with pytest.raises(StageError, match=problem):
-        artefacts.judge("convert_weight", tmp_path, None)
+        outcome.judge("convert_weight", tmp_path, None)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_weights_that_are_not_whole(manifest, problem, tmp_path):
     [(1, False), (2, False), (127, False), (134, True), (0xC0000005, True), (-1073741819, True)],
 )
 def test_what_is_a_crash(code, is_crash):
-    assert artefacts.crashed(code) is is_crash
+    assert outcome.crashed(code) is is_crash
 
 
 class TestView:

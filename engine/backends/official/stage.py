@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from engine.backends.official import artefacts, repair, view
+from engine.backends.official import outcome, repair, view
 from engine.backends.official.bars import Bar, Splitter
 from engine.backends.official.inspection import environment_for
 from engine.backends.official.interpreter import Candidate
@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, finished = _watch(parsed.stage, command, parsed.checkout)
         if parsed.view is not None:
             view.remove(parsed.view)
-        if code != 0 and not (finished and artefacts.crashed(code)):
+        if code != 0 and not (finished and outcome.crashed(code)):
             return code
-        artefacts.judge(parsed.stage, parsed.into, parsed.library)
+        outcome.judge(parsed.stage, parsed.into, parsed.library)
         if code != 0:
             narrate.say(f"note: it crashed with code {code} when all was written, which changes nothing")
         _repair(parsed)
