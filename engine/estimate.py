@@ -15,8 +15,8 @@ from engine.embedded.stored import StoredTensor, all_stored_tensors
 from engine.embedded.weights import plan_shards, stored_nbytes
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan, with_defaults
+from engine.units import MIB
 
-MIB = 1 << 20
 PORTABLE_BINDING_BYTES = 128 * MIB
 """maxStorageBufferBindingSize that every WebGPU device offers."""
 PORTABLE_BUFFER_BYTES = 256 * MIB

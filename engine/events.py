@@ -114,7 +114,7 @@ def to_json(event: Event) -> str:
 
 
 def progress_of(stage: StageName, body: Mapping[str, Any]) -> Progress | None:
-    """The event of a progress record (`engine.embedded.narrate`), None for one that makes no sense."""
+    """The event of a progress record (`engine.narrate`), None for one that makes no sense."""
     match body:
         case {"done": int(done), "total": int() | None as total, "unit": str(unit)}:
             detail = str(body.get("detail", ""))

@@ -49,7 +49,12 @@ class ExportPlan:
 
 
 MOBILE = ("iphone", "android")
-_CONTEXT, _PREFILL = 4096, 1024
+DEFAULT_CONTEXT = 4096
+"""Tokens of context where none is asked for: WebLLM allocates the whole KV cache at load, and 4096
+is what nearly all of its prebuilt models use; a model with less gets its own maximum."""
+DEFAULT_PREFILL = 1024
+"""Tokens of a prefill chunk where none is asked for, as in WebLLM's prebuilt models: temporary
+buffers grow with it, and 1024 keeps them within WebGPU's limits."""
 _MOBILE_CONTEXT, _MOBILE_PREFILL = 2048, 128
 
 
@@ -64,12 +69,12 @@ def with_defaults(plan: ExportPlan, max_context: int | None) -> ExportPlan:
     rolling = plan.sliding_window_size or -1
     context = plan.context_window_size
     if context is None:
-        default = _MOBILE_CONTEXT if mobile else _CONTEXT
+        default = _MOBILE_CONTEXT if mobile else DEFAULT_CONTEXT
         context = -1 if rolling > 0 else min(default, max_context or default)
     prefill = plan.prefill_chunk_size
     if prefill is None:
         reach = [size for size in (context, rolling) if size > 0]
-        prefill = min([_MOBILE_PREFILL if mobile else _PREFILL, *reach])
+        prefill = min([_MOBILE_PREFILL if mobile else DEFAULT_PREFILL, *reach])
     return replace(plan, context_window_size=context, prefill_chunk_size=prefill)
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from engine import supervisor
+from engine.narrate import RECORD_SEPARATOR, RECORDS_VARIABLE
 
-RECORD_SEPARATOR = "\x1e"
 TICK_SECONDS = 0.1
 """How long lines are gathered before they are handed on together."""
 GRACE_SECONDS = 3.0
@@ -66,7 +66,7 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     this package is not installed but run from a checkout, they find it through PYTHONPATH.
     """
     environment = dict(os.environ)
-    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "MLC_WIZARD_RECORDS": "1"}
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", RECORDS_VARIABLE: "1"}
     root = Path(__file__).resolve().parents[1]
     if root.name not in ("site-packages", "dist-packages"):
         paths = (str(root), environment.get("PYTHONPATH", ""))

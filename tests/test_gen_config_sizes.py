@@ -8,9 +8,10 @@ from gen_config_support import edited, made
 from engine.embedded.compile import read_config
 from engine.embedded.gen_config import generate
 from engine.embedded.library import plan_of
-from engine.embedded.sizes import DEFAULT_CONTEXT, DEFAULT_PREFILL, Sizes
+from engine.embedded.sizes import Sizes
 from engine.embedded.spec import RollingCache
 from engine.errors import UsageError
+from engine.plan import DEFAULT_CONTEXT, DEFAULT_PREFILL
 
 
 @pytest.mark.parametrize(

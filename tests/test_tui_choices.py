@@ -15,12 +15,12 @@ import engine
 from engine import advice, headless
 from engine.choices import quantization_choices
 from engine.errors import Fix, UsageError, WizardError
-from engine.estimate import MIB, estimate
+from engine.estimate import estimate
 from engine.machine import Machine
 from engine.model.facts import ModelFacts
 from engine.plan import BUILTIN_DEMO, ExportPlan, with_defaults
 from engine.run.workspace import File
-from engine.units import mebibytes, megabytes
+from engine.units import MIB, mebibytes, megabytes
 from tui import describe, sizes
 from tui.advice_table import STEP_AND_TITLE, for_step
 from tui.screens.context import table

@@ -6,10 +6,10 @@ from typing import Any
 
 from engine.advice.case import Advice, Case, is_official
 from engine.catalog import QUANTIZATIONS, sibling
-from engine.estimate import MIB, PORTABLE_BINDING_BYTES, PORTABLE_BUFFER_BYTES, WEBLLM_BUFFER_BYTES, estimate
+from engine.estimate import PORTABLE_BINDING_BYTES, PORTABLE_BUFFER_BYTES, WEBLLM_BUFFER_BYTES, estimate
 from engine.model.facts import ModelFacts
 from engine.plan import MOBILE, ExportPlan
-from engine.units import mebibytes
+from engine.units import MIB, mebibytes
 
 
 def prefill_above_window(case: Case) -> Iterator[Advice]:

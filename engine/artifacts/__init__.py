@@ -5,11 +5,10 @@
 
 from pathlib import Path
 
-from engine import hosts
+from engine import hosts, narrate
 from engine.artifacts import chat, folder, generation, library, native, native_contract, weights
 from engine.artifacts.report import Report
 from engine.catalog import host_library_suffix
-from engine.embedded import narrate
 from engine.errors import UsageError
 from engine.events import GENERATION, Check
 from engine.layout import CONFIG_NAME, MANIFEST_NAME

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from engine import narrate
 from engine.artifacts import verify
-from engine.embedded import narrate
 from engine.errors import WizardError
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from engine import narrate
 from engine.artifacts.report import Report
 from engine.catalog import QUANTIZATIONS
-from engine.embedded import narrate
 from engine.embedded.families.registry import FAMILIES
 from engine.embedded.stored import all_stored_tensors
 from engine.errors import WizardError

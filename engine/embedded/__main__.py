@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from engine.embedded import narrate
+from engine import narrate
 from engine.errors import WizardError
 
 STAGES = {

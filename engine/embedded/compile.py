@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine import cuda
+from engine import cuda, narrate
 from engine.catalog import ALIASES, QUANTIZATIONS, TARGETS, check_target
 from engine.cuda import PORTABLE, CudaOptions
-from engine.embedded import awq, flags, narrate
+from engine.embedded import awq, flags
 from engine.embedded.families.registry import FAMILIES
 from engine.embedded.flags import OVERRIDES
 from engine.embedded.target import LibraryTarget, resolve

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine import narrate
 from engine.catalog import QUANTIZATIONS, Quantization, quantization_named
-from engine.embedded import narrate, quantize
+from engine.embedded import quantize
 from engine.embedded.source import Checkpoint, open_checkpoint
 from engine.embedded.spec import Parameter
 from engine.embedded.stored import layout, stored_tensors

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine import narrate
 from engine.catalog import QUANTIZATIONS, quantization_named
-from engine.embedded import awq, narrate
+from engine.embedded import awq
 from engine.embedded.chat.check import KEPT_CACHE, Case
 from engine.embedded.chat.choose import Choice, choose_conversation
 from engine.embedded.chat.folder import ModelFolder
@@ -23,10 +24,11 @@ from engine.embedded.chat.tokenizer_info import tokenizer_info
 from engine.embedded.chat.tokens import bos_token
 from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES, family_of
-from engine.embedded.sizes import DEFAULT_CONTEXT, DEFAULT_PREFILL, Sizes, apply_sizes
+from engine.embedded.sizes import Sizes, apply_sizes
 from engine.errors import StageError, UsageError
 from engine.layout import CONFIG_NAME
 from engine.model.config import normalise
+from engine.plan import DEFAULT_CONTEXT, DEFAULT_PREFILL
 
 TOKENIZER_FILES = (
     "tokenizer.model",

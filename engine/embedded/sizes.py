@@ -4,13 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import UsageError
-
-DEFAULT_CONTEXT = 4096
-"""Tokens of context where none is asked for: WebLLM allocates the whole KV cache at load, and 4096
-is what nearly all of its prebuilt models use; a model with less gets its own maximum."""
-DEFAULT_PREFILL = 1024
-"""Tokens of a prefill chunk where none is asked for, as in WebLLM's prebuilt models: temporary
-buffers grow with it, and 1024 keeps them within WebGPU's limits."""
+from engine.plan import DEFAULT_CONTEXT, DEFAULT_PREFILL
 
 
 @dataclass(frozen=True, kw_only=True)

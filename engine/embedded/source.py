@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import narrate
 from engine.catalog import Quantization
-from engine.embedded import awq, narrate
+from engine.embedded import awq
 from engine.embedded.families.base import JSON
 from engine.embedded.families.registry import family_of
 from engine.embedded.leftover import IGNORED, check_tied_head, left_over, shares_head

@@ -18,7 +18,7 @@ from typing import Any
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # listed by the package, not declared
 
-from engine.embedded import narrate
+from engine import narrate
 from engine.embedded.families.registry import family_of
 from engine.errors import Cancelled, StageError, UsageError, WizardError
 from engine.machine import disk_free

@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 from huggingface_hub import HfApi, constants, errors, get_session, hf_hub_download
 
-from engine.embedded import narrate
+from engine import narrate
 from engine.errors import Cancelled, HubUnreachable, UsageError, WizardError
 from engine.model import hub, hub_errors
 from engine.model.facts import CHAT_TEMPLATE_FILES, CONFIG_FILE
@@ -43,7 +43,7 @@ _GRACE_S = 0.5  # for what was under way when the end came
 _ELSEWHERE = "Choose another model or revision, or tell its owner."
 _RANGE_LIMIT = 1 << 25  # bytes; the client asks for 100 kB, and for no header above 25 MB
 
-Tell = Callable[[str, Any], None]
+Tell = Callable[[str, Mapping[str, Any]], None]
 
 
 class _WholeFile(Exception):
@@ -140,13 +140,11 @@ def _in_order(headers: Mapping[str, list[TensorInfo]], folder: Path) -> list[Ten
     return [by_place[file, name] for name, file in weight_map.items()]
 
 
-def _tell(kind: str, body: Any) -> None:
-    line = json.dumps({kind: body})
+def _tell(kind: str, body: Mapping[str, Any]) -> None:
     if narrate.records():
-        sys.stderr.write(f"{narrate.RECORD_SEPARATOR}{line}\n")
-        sys.stderr.flush()
+        narrate.record(kind, body)
     else:
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(json.dumps({kind: body}) + "\n")
         sys.stdout.flush()
 
 

@@ -14,7 +14,7 @@ from engine.backends.base import library_name
 from engine.catalog import TARGETS
 from engine.embedded.flags import system_lib_prefix
 from engine.errors import UsageError
-from engine.estimate import MIB, estimate
+from engine.estimate import estimate
 from engine.events import Check
 from engine.layout import HOME_NAME, RECEIPT_NAME
 from engine.model.facts import ModelFacts
@@ -22,6 +22,7 @@ from engine.plan import ExportPlan
 from engine.run.disk import write_atomically
 from engine.run.fingerprint import versions
 from engine.run.workspace import File, StageState
+from engine.units import MIB
 
 LOW_RESOURCE_MB = 3000
 """WebLLM's own table marks nearly all models up to this much `vram_required_MB` for small devices."""

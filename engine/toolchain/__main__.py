@@ -9,7 +9,7 @@ import math
 import os
 import sys
 
-from engine.embedded import narrate
+from engine import narrate
 from engine.toolchain import registry
 from engine.toolchain.finding import to_json
 from engine.toolchain.probe import limited
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             return 1
     body = to_json(finding)
     if narrate.records():
-        sys.stderr.write(narrate.RECORD_SEPARATOR + json.dumps({"finding": body}) + "\n")
+        narrate.record("finding", body)
     else:
         sys.stdout.write(json.dumps(body, indent=1) + "\n")
     return 0

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import IO, Any
 
-from engine.process import RECORD_SEPARATOR
+from engine.narrate import RECORD_SEPARATOR
 
 GRACE_SECONDS = 2.0
 """How long a container may take to end by itself: less than the runner waits before it kills this client."""

@@ -17,6 +17,7 @@ from engine.backends.official.inspection import Inspection
 from engine.errors import ToolchainError, UsageError
 from engine.explain.containers import BUILD
 from engine.model.facts import ModelFacts
+from engine.narrate import RECORDS_VARIABLE
 from engine.plan import ExportPlan
 
 _APPLE = ("metal", "iphone")
@@ -123,7 +124,7 @@ class DockerBackend:
         """The inner backend's stages, each in a container."""
         image, daemon = self._inspected()
         mounted = mounts.of(folders)
-        settings = (*_user(daemon), *_platform(image, daemon), "-e", "MLC_WIZARD_RECORDS", *mounted.flags())
+        settings = (*_user(daemon), *_platform(image, daemon), "-e", RECORDS_VARIABLE, *mounted.flags())
         key = hashlib.sha256(os.fsencode(folders.output)).hexdigest()[:12]
         found = []
         for command in self.inner.commands(plan, folders):

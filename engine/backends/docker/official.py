@@ -7,6 +7,7 @@ from pathlib import Path
 from engine.backends.docker.inspection import Image, Unasked
 from engine.backends.official.inspection import Inspection, inspect
 from engine.backends.official.interpreter import Candidate
+from engine.narrate import RECORDS_VARIABLE
 
 PYTHON, PROBE = "/opt/mlc-llm/bin/python", "/opt/mlc-llm/probe.py"
 """Where docker/Dockerfile.mlc puts its environment, and what finds out about it."""
@@ -29,7 +30,7 @@ def look(image: Image, *, wait: bool = True) -> Inspection:
             name = f"mlc-wizard-look-{image.id[-12:]}"
             argv = (
                 *(*CLIENT, "run", "--rm", "-i", "--name", name, "--pull", "never", "--network", "none"),
-                *("-e", "MLC_WIZARD_RECORDS", image.name, "run", PYTHON, PROBE),
+                *("-e", RECORDS_VARIABLE, image.name, "run", PYTHON, PROBE),
             )
             _known[image.id] = inspect(candidate(), argv=argv)
         return _known[image.id]

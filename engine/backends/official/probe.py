@@ -1,6 +1,6 @@
 """Run by the interpreter in question, by path: what of mlc_llm there is in it, step by step.
 
-Each step writes one record (RFC 7464, as `engine.embedded.narrate` has them), flushed before the next
+Each step writes one record (RFC 7464, as `engine.narrate` has them), flushed before the next
 begins, so that a crash of the process tells which step it was. Only the standard library; any Python
 from 3.8 on.
 

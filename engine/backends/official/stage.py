@@ -17,11 +17,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from engine import narrate
 from engine.backends.official import outcome, repair, view
 from engine.backends.official.bars import Bar, Splitter
 from engine.backends.official.inspection import environment_for
 from engine.backends.official.interpreter import Candidate
-from engine.embedded import narrate
 from engine.errors import StageError, UsageError, WizardError
 from engine.layout import CONFIG_NAME
 

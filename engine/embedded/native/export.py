@@ -8,9 +8,9 @@ from typing import Any
 
 import tvm_ffi
 
+from engine import narrate
 from engine.artifacts import native as checker
 from engine.cuda import CudaOptions
-from engine.embedded import narrate
 from engine.embedded.native import metal, ndk, shared, static
 from engine.embedded.target import LibraryTarget
 from engine.errors import StageError

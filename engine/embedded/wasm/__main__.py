@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from engine.embedded import narrate
+from engine import narrate
 from engine.embedded.wasm import build, cache
 from engine.errors import WizardError
 

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from engine.errors import WizardError
 from engine.events import Check
@@ -50,15 +51,22 @@ def progress(done: int, total: int | None, unit: str, detail: str = "") -> None:
         return
     _last_shown = now
     if records():
-        record = {"done": done, "total": total, "unit": unit, "detail": detail}
-        _write(RECORD_SEPARATOR + json.dumps({"progress": record}))
+        record("progress", {"done": done, "total": total, "unit": unit, "detail": detail})
     else:
         _write(f"{done}/{total if total is not None else '?'} {unit} {detail}".rstrip())
 
 
+def record(kind: str, body: Mapping[str, Any]) -> None:
+    """A record of that kind, for whoever listens."""
+    _write(RECORD_SEPARATOR + json.dumps({kind: dict(body)}))
+
+
 def failed(error: WizardError) -> None:
     """Tell `error`: as a record under the runner, else as its message."""
-    _write(RECORD_SEPARATOR + json.dumps({"error": error_record(error)}) if records() else str(error))
+    if records():
+        record("error", error_record(error))
+    else:
+        _write(str(error))
 
 
 def error_record(error: WizardError) -> dict[str, str | int]:
@@ -75,7 +83,7 @@ def error_record(error: WizardError) -> dict[str, str | int]:
 def check(done: Check) -> None:
     """Tell a check of the verify stage."""
     if records():
-        _write(RECORD_SEPARATOR + json.dumps({"check": dataclasses.asdict(done)}))
+        record("check", dataclasses.asdict(done))
     else:
         _write(f"{'ok    ' if done.passed else 'FAILED'} {done.name}: {done.found}")
 
@@ -83,7 +91,7 @@ def check(done: Check) -> None:
 def result(values: Mapping[str, str]) -> None:
     """Tell the runner `values`, which later stages need."""
     if records():
-        _write(RECORD_SEPARATOR + json.dumps({"result": dict(values)}))
+        record("result", values)
     else:
         sys.stdout.write(json.dumps(dict(values)) + "\n")
         sys.stdout.flush()
