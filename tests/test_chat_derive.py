@@ -15,6 +15,7 @@ from engine.embedded.chat.conversation import Conversation
 from engine.embedded.chat.derive import outline
 from engine.embedded.chat.folder import ModelFolder
 from engine.embedded.chat.render import ChatTemplate, TemplateFailure
+from engine.errors import UsageError
 
 ONE, TWO, THREE = "one turn", "two turns", "three turns"
 SYSTEM, SYSTEM_TWO = "system message, one turn", "system message, two turns"
@@ -267,15 +268,23 @@ def test_system_message_goes_into_the_first_turn_where_the_model_has_no_place_fo
         ("{{ messages[0].content + 1 }}", "TypeError"),
     ],
 )
-def test_a_template_that_cannot_be_used_gives_plain_text_and_a_warning(
+def test_a_template_that_cannot_be_used_is_refused_unless_another_is_named(
     source: str, reason: str, tmp_path: Path
 ) -> None:
-    choice = choose(with_template(tmp_path / "model", "llama", source))
-    assert choice.conversation.roles == {"user": "", "assistant": ""}
-    assert choice.conversation.system_prefix_token_ids == (1,)
-    assert choice.conversation.stop_token_ids == (2,)
-    assert reason in choice.warnings[0]
-    assert choice.cases == ()
+    folder = ModelFolder(with_template(tmp_path / "model", "llama", source))
+    with pytest.raises(UsageError) as caught:
+        choose_conversation(folder)
+    assert reason in caught.value.what
+    assert "conv_template" in caught.value.remedy
+    plain = choose_conversation(folder, "none")
+    assert plain.conversation.roles == {"user": "", "assistant": ""}
+    assert plain.conversation.system_prefix_token_ids == (1,)
+    assert plain.conversation.stop_token_ids == (2,)
+    assert plain.cases == ()
+    named = choose_conversation(folder, "llama-2")
+    assert named.conversation.name == "llama-2"
+    assert named.cases == ()
+    assert reason in named.warnings[0]
 
 
 def test_a_model_without_chat_template() -> None:

@@ -172,8 +172,8 @@ def test_files_that_disagree_on_eos_are_told(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_larger_than_the_model_is_told(tmp_path: Path) -> None:
-    generated = generate(edited(tmp_path, "llama", vocab_size=300), tmp_path / "out", quantization="q0f16")
-    assert any("tokenizer has 376 tokens, the model only 300" in warning for warning in generated.warnings)
+    generated = generate(edited(tmp_path, "llama", vocab_size=375), tmp_path / "out", quantization="q0f16")
+    assert any("tokenizer has 376 tokens, the model only 375" in warning for warning in generated.warnings)
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,17 @@ def test_adapters_that_cannot_be_merged_are_told_at_once(
         assert part in found.error
 
 
+def test_a_model_without_a_tokenizer_that_runtimes_read_is_refused_before_its_weights(
+    client: Client, hub: Hub
+) -> None:
+    """As vicuna-7b-v1.5 is: a SentencePiece model and no tokenizer.json."""
+    files = files_of("llama_tied")
+    hub.repositories["org/slow"] = Repository(files=files | {"tokenizer.model": files.pop("tokenizer.json")})
+    found = client.fetch("org/slow", "--embedded-model-type", "auto")
+    assert "org/slow has no tokenizer.json, only a SentencePiece tokenizer.model." in found.error
+    assert not any(name.startswith("model") for name in hub.gets())
+
+
 def test_an_unsupported_model_is_refused_before_its_weights(client: Client, hub: Hub) -> None:
     config = b'{"model_type": "gemma3n", "architectures": ["Gemma3nForCausalLM"]}'
     hub.repositories["org/new"] = Repository(files=files_of("llama_tied") | {"config.json": config})

@@ -11,6 +11,7 @@ from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES
 from engine.errors import ToolchainError, UsageError
 from engine.model.facts import ModelFacts
+from engine.model.files import no_tokenizer_json
 from engine.plan import ExportPlan
 
 TARGETS = tuple(name for name, target in catalog.TARGETS.items() if not target.lacks_codegen)
@@ -42,6 +43,8 @@ class EmbeddedBackend:
                 why=f"It knows {', '.join(QUANTIZATIONS)}.",
             )
         if facts is not None:
+            if "tokenizer.json" not in facts.tokenizer_files:
+                raise no_tokenizer_json(plan.source, has_sentencepiece=bool(facts.tokenizer_files))
             awq.check_pair(facts.quant_method, QUANTIZATIONS[plan.quantization])
             if facts.spec is not None:
                 check_context(facts.spec, plan.context_window_size or 0)

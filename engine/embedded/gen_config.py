@@ -16,7 +16,7 @@ from typing import Any
 from engine import narrate
 from engine.catalog import QUANTIZATIONS, quantization_named
 from engine.embedded import awq
-from engine.embedded.chat.check import KEPT_CACHE, Case
+from engine.embedded.chat.check import KEPT_CACHE, Case, messages
 from engine.embedded.chat.choose import Choice, choose_conversation
 from engine.embedded.chat.folder import ModelFolder
 from engine.embedded.chat.named import AUTO
@@ -163,6 +163,8 @@ def generate(
     check_context(spec, model["context_window_size"])
     rolling = sizes.sliding_window_size or -1
     choice = choose_conversation(folder, conv_template)
+    warnings += folder.tokenizer_changes
+    _check_rows(folder, choice, model["vocab_size"])
     active = folder.tokenizer.get_vocab_size(with_added_tokens=True)
     if active > model["vocab_size"]:
         warnings.append(
@@ -191,7 +193,7 @@ def generate(
         "model_task": "chat",
         "embedding_metadata": None,
     }
-    files = {name: folder.read_bytes(name) for name in names}
+    files = {name: folder.exported(name) for name in names}
     files[CONFIG_NAME] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
     _write(output, files)
     return Generated(
@@ -202,6 +204,18 @@ def generate(
         trimmed_roles=choice.trimmed_roles,
         warnings=(*warnings, *choice.warnings),
     )
+
+
+def _check_rows(folder: ModelFolder, choice: Choice, vocab_size: int) -> None:
+    """Raise UsageError for a prompt with tokens that the model has no rows for."""
+    fed = choice.conversation.token_ids(messages(("a", "a", "a"), system=True), folder.tokenizer)
+    if beyond := sorted({number for number in fed if number >= vocab_size}):
+        raise UsageError(
+            f"Every prompt has the token {folder.tokenizer.id_to_token(beyond[0])!r} of id {beyond[0]}, "
+            f"and the model has {vocab_size} tokens.",
+            why="The tokenizer was extended, the model was not: there is no embedding of such a token.",
+            remedy="Take the tokenizer files and the weights from the same model.",
+        )
 
 
 def _stated(folder: ModelFolder, key: str) -> Any:

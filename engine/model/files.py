@@ -53,6 +53,19 @@ def some(names: list[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + rest
 
 
+def no_tokenizer_json(model: str, *, has_sentencepiece: bool) -> UsageError:
+    """What is said of a model (a folder or a Hub id) without tokenizer.json."""
+    return UsageError(
+        f"{model} has no tokenizer.json"
+        + (", only a SentencePiece tokenizer.model." if has_sentencepiece else "."),
+        why="The runtimes tokenize with tokenizer.json, which holds the special tokens too.",
+        remedy="With transformers installed: AutoTokenizer.from_pretrained(MODEL, use_fast=True)"
+        ".save_pretrained(FOLDER) writes it, into a copy of the model's folder."
+        if has_sentencepiece
+        else "Download tokenizer.json from the model's page into the folder.",
+    )
+
+
 def truncated(path: Path, expected: int, found: int) -> UsageError:
     """What is said of a file that ends too early."""
     return UsageError(

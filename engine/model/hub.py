@@ -25,7 +25,7 @@ from engine.machine import disk_free
 from engine.model import hub_errors, lora, nearby
 from engine.model.config import normalise
 from engine.model.facts import CONFIG_FILE
-from engine.model.files import read_json_object
+from engine.model.files import no_tokenizer_json, read_json_object
 from engine.model.lora import open_adapter
 from engine.model.tensors import open_tensors, weights_file
 
@@ -78,7 +78,8 @@ def fetch(repo_id: str, revision: str = "", embedded_model_type: str = "") -> tu
     """The folder of the fetched snapshot and its commit.
 
     `embedded_model_type`: a model type, or "auto" for the one in config.json; where it is given, a
-    model that the embedded compiler does not know is refused before its weights are fetched.
+    model that the embedded compiler does not know, or that has no tokenizer.json, is refused before its
+    weights are fetched.
     Raises NotAuthorizedError, UsageError or StageError in plain words. Where the Hub cannot be
     reached a complete copy in the cache serves, which is said.
     """
@@ -121,6 +122,8 @@ def _fetch(repo_id: str, revision: str, embedded_model_type: str) -> tuple[Path,
     if embedded_model_type:
         config = read_json_object(Path(hf_hub_download(repo_id, CONFIG_FILE, revision=commit)))
         family_of(normalise(config), embedded_model_type)
+        if "tokenizer.json" not in sizes:
+            raise no_tokenizer_json(repo_id, has_sentencepiece="tokenizer.model" in sizes)
     names = needed(repo_id, commit, sizes)
     _check_room({n: sizes[n] for n in names if not is_cached(repo_id, n, commit)}, repo_id)
     folder = _download(repo_id, revision, {name: sizes[name] for name in names}, commit)

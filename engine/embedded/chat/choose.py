@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from engine.embedded.chat.check import KEPT_CACHE, Case, Reference, trimmed_roles
 from engine.embedded.chat.conversation import Conversation
-from engine.embedded.chat.derive import derive, outline
+from engine.embedded.chat.derive import Outline, derive, outline
 from engine.embedded.chat.folder import ModelFolder
 from engine.embedded.chat.named import AUTO, NAMED, NONE, named_template
 from engine.embedded.chat.render import FROZEN_DATE, ChatTemplate, TemplateFailure
 from engine.embedded.chat.tokens import bos_token, completion_prefix, stops
+from engine.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,12 @@ class Choice:
 def choose_conversation(folder: ModelFolder, name: str = AUTO) -> Choice:
     """The template called `name`: "auto" from the model's chat template, "none" for plain text, or mlc_llm's.
 
-    Raises UsageError for a name that is none of them and for a folder without a usable tokenizer.
+    Raises UsageError for a name that is none of them, for a folder without a usable tokenizer, and for
+    "auto" where the model has a chat template that cannot be used.
     """
     if name not in (AUTO, NONE):
         named_template(name)
-    template, warnings = (None, []) if name == NONE else _template(folder)
+    template, warnings = _template(folder, name)
     after_reply = ""
     cases: tuple[Case, ...] = ()
     extra: tuple[str, ...] = ()
@@ -80,18 +82,50 @@ def choose_conversation(folder: ModelFolder, name: str = AUTO) -> Choice:
     )
 
 
-def _template(folder: ModelFolder) -> tuple[ChatTemplate | None, list[str]]:
-    """The model's chat template if it has one that renders, and what to say if not."""
-    plain = "prompts will be plain text, without turns; --conv-template NAME sets a known template"
+def _template(folder: ModelFolder, name: str) -> tuple[ChatTemplate | None, list[str]]:
+    """The model's chat template if it has one and the template `name` can be compared, and what to say.
+
+    Raises UsageError where "auto" asks for one that cannot be used: plain text is not what the model knows.
+    """
+    if name == NONE:
+        return None, []
     source = folder.chat_template
+    if source is None and folder.named_templates and name == AUTO:
+        raise UsageError(
+            f"The model has the chat templates {', '.join(folder.named_templates)}, and none is the default.",
+            why="Which of them a chat is written by is the caller's choice in transformers.",
+            remedy='Name one of them "default" in tokenizer_config.json, or set model.conv_template.',
+        )
     if source is None:
+        plain = "prompts will be plain text, without turns; --conv-template NAME sets a known template"
         return None, [f"the model has no chat template: {plain}"]
     try:
         template = ChatTemplate(source, folder.special_tokens)
-        outline(template)
+        found = outline(template)
     except TemplateFailure as failure:
-        return None, [f"the model's chat template cannot be used ({failure}): {plain}"]
-    return template, []
+        if name != AUTO:
+            return None, [f"the model's own chat template cannot be compared with: {failure}"]
+        raise UsageError(
+            f"The model's chat template cannot be used: {failure}.",
+            why="Without its turns a chat model writes nonsense.",
+            remedy="Set model.conv_template (--conv-template) to a template by name, or to none for text "
+            "without turns.",
+        ) from failure
+    header = _reply_header(template, found)
+    if not header:
+        return template, []
+    template.reply_header = header
+    told = f"the model's chat template writes no header for the reply to come; the export writes {header!r}"
+    return template, [f"{told}, as it stands before every earlier reply"]
+
+
+def _reply_header(template: ChatTemplate, found: Outline) -> str:
+    """What stands before an earlier reply, where a template that knows no generation prompt leaves it out."""
+    question = [{"role": "user", "content": "Question"}]
+    if template.render(question) != template.render(question, add_generation_prompt=False):
+        return ""
+    header = found.after_user.removeprefix(found.generation)
+    return header if header != found.after_user and header.strip() else ""
 
 
 def _told(cases: tuple[Case, ...]) -> list[str]:

@@ -9,8 +9,26 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from engine.embedded.chat.tokenizer_file import TokenizerFile, named_tokens, tokenizer_of
 from engine.errors import UsageError
+from engine.model.files import no_tokenizer_json
 
+_END_OF_TEXT = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+# What transformers' classes call their tokens where no file says it, as in the first repositories of GPT-2.
+_CLASS_TOKENS = {
+    "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    "GemmaTokenizer": {
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+    },
+    "Qwen2Tokenizer": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+    "GPT2Tokenizer": _END_OF_TEXT,
+    "GPTNeoXTokenizer": _END_OF_TEXT,
+    "CodeGenTokenizer": _END_OF_TEXT,
+}
+_CLASSES = {"gpt2": "GPT2Tokenizer"}
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -75,21 +93,33 @@ class ModelFolder:
         """tokenizer_config.json, empty where there is none."""
         return read_json(self.path / "tokenizer_config.json")
 
-    @cached_property
+    @property
     def tokenizer_json(self) -> dict[str, Any]:
-        """tokenizer.json; raises UsageError where it is absent or names a token twice."""
+        """tokenizer.json as it is exported; raises UsageError where it is absent or names a token twice."""
+        return self._tokenizer_file.content
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of `tokenizer_json`."""
+        return self._tokenizer_file.tokenizer
+
+    @property
+    def tokenizer_changes(self) -> tuple[str, ...]:
+        """How `tokenizer_json` differs from the file, in words; empty where it is the same."""
+        return self._tokenizer_file.changes
+
+    def exported(self, name: str) -> bytes:
+        """The content of a tokenizer file as it is exported."""
+        if name == "tokenizer.json" and self.tokenizer_changes:
+            return (json.dumps(self.tokenizer_json, indent=2, ensure_ascii=False) + "\n").encode()
+        return self.read_bytes(name)
+
+    @cached_property
+    def _tokenizer_file(self) -> TokenizerFile:
         path = self.path / "tokenizer.json"
         if not path.is_file():
-            has_model = (self.path / "tokenizer.model").is_file()
-            raise UsageError(
-                f"{self.path} has no tokenizer.json"
-                + (", only a SentencePiece tokenizer.model." if has_model else "."),
-                why="The runtimes tokenize with tokenizer.json, which holds the special tokens too.",
-                remedy="With transformers installed: AutoTokenizer.from_pretrained(FOLDER, use_fast=True)"
-                ".save_pretrained(FOLDER) writes it."
-                if has_model
-                else "Download tokenizer.json from the model's page into the folder.",
-            )
+            has_sentencepiece = (self.path / "tokenizer.model").is_file()
+            raise no_tokenizer_json(str(self.path), has_sentencepiece=has_sentencepiece)
         found = read_json(path)
         try:
             contents = [str(token["content"]) for token in found.get("added_tokens") or ()]
@@ -103,36 +133,37 @@ class ModelFolder:
                 why="A tokenizer with a doubled token gives wrong ids at run time.",
                 remedy="Remove the second entry from added_tokens.",
             )
-        return found
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer of tokenizer.json."""
-        path = self.path / "tokenizer.json"
-        _ = self.tokenizer_json
-        try:
-            return Tokenizer.from_file(str(path))
-        except Exception as error:  # the binding raises plain Exception
-            raise UsageError(
-                f"{path} cannot be loaded: {error}",
-                remedy="Download the file again, or update the tokenizers package.",
-            ) from error
+        named = named_tokens(self.tokenizer_config, read_json(self.path / "added_tokens.json"))
+        return tokenizer_of(path, found, named)
 
     @cached_property
     def special_tokens(self) -> dict[str, str]:
-        """Named special tokens (bos_token, eos_token, ...) as the chat template sees them."""
-        stated = read_json(self.path / "special_tokens_map.json") | {
-            key: value for key, value in self.tokenizer_config.items() if value is not None
-        }
-        found = {name: _content(stated.get(name)) for name in _NAMED_TOKENS}
+        """Named special tokens (bos_token, eos_token, ...) as the chat template sees them.
+
+        As in transformers: special_tokens_map.json counts, and then first, where tokenizer_config.json has no
+        `added_tokens_decoder`; what neither states is the default of the tokenizer's class.
+        """
+        stated = dict(self.tokenizer_config)
+        if "added_tokens_decoder" not in stated:
+            stated |= read_json(self.path / "special_tokens_map.json")
+        defaults = _CLASS_TOKENS.get(self._tokenizer_class, {})
+        found = {name: _content(stated.get(name, defaults.get(name))) for name in _NAMED_TOKENS}
         return {name: token for name, token in found.items() if token}
+
+    @property
+    def _tokenizer_class(self) -> str:
+        """The tokenizer's class without "Fast"; that of the model type where no file names it."""
+        named = self.tokenizer_config.get("tokenizer_class") or _CLASSES.get(
+            self.config.get("model_type", "")
+        )
+        return str(named or "").removesuffix("Fast")
 
     @cached_property
     def chat_template(self) -> str | None:
         """The source of the chat template, None where the model has none.
 
         A chat_template.jinja file wins over tokenizer_config.json, as in transformers; of several
-        named templates it is the one called "default".
+        named templates it is the one called "default", and none where there is no such one.
         """
         file = self.path / "chat_template.jinja"
         if file.is_file():
@@ -142,17 +173,25 @@ class ModelFolder:
                 raise UsageError(
                     f"{file} cannot be read: {error}", remedy="Download the file again."
                 ) from error
-        for stated in (
-            self.tokenizer_config.get("chat_template"),
-            read_json(self.path / "chat_template.json").get("chat_template"),
-        ):
+        for stated in self._stated_templates:
             if isinstance(stated, str) and stated:
                 return stated
-            listed = stated if isinstance(stated, list) else []
-            named = {item.get("name"): item.get("template") for item in listed if isinstance(item, dict)}
-            if named:
-                return str(named.get("default", next(iter(named.values()))))
-        return None
+        return self.named_templates.get("default")
+
+    @property
+    def named_templates(self) -> dict[str, str]:
+        """Chat templates by name, where a file lists several; empty otherwise."""
+        for stated in self._stated_templates:
+            if isinstance(stated, list):
+                listed = [item for item in stated if isinstance(item, dict)]
+                return {str(item.get("name")): str(item.get("template")) for item in listed}
+        return {}
+
+    @property
+    def _stated_templates(self) -> tuple[Any, Any]:
+        """What files say is the chat template, the first one first."""
+        older = read_json(self.path / "chat_template.json").get("chat_template")
+        return self.tokenizer_config.get("chat_template"), older
 
     @cached_property
     def added_tokens(self) -> dict[str, int]:

@@ -52,7 +52,8 @@ class ChatTemplate:
     """A parsed chat template; `special_tokens` are its variables bos_token, eos_token, ...
 
     Raises TemplateFailure when `source` does not parse. `wrote_date` turns true once a rendering
-    asked for today's date and got FROZEN_DATE.
+    asked for today's date and got FROZEN_DATE. `reply_header` is put behind what is rendered with a
+    generation prompt, for a template that writes none.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
@@ -66,6 +67,7 @@ class ChatTemplate:
         }
         environment.globals.update(names)
         self.wrote_date = False
+        self.reply_header = ""
         self._special_tokens = dict(special_tokens)
         try:
             self._template = environment.from_string(source)
@@ -80,7 +82,7 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """The prompt for `messages`; raises TemplateFailure with the template's own words."""
         try:
-            return self._template.render(
+            text = self._template.render(
                 messages=[dict(message) for message in messages],
                 tools=None,
                 documents=None,
@@ -89,3 +91,4 @@ class ChatTemplate:
             )
         except Exception as error:  # templates are foreign code and may raise anything
             raise TemplateFailure(f"{type(error).__name__}: {error}") from error
+        return text + self.reply_header if add_generation_prompt else text
