@@ -123,7 +123,9 @@ def test_a_stage_ends_with_its_standard_input() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_reach_the_program(number: signal.Signals) -> None:
     """What `docker stop` and `docker kill` send, to the first process of a container alone."""
-    script = "import time; print('ready', flush=True); time.sleep(600)"
+    # What a shell puts in the background ignores SIGINT, and so do its children: these tests, too.
+    heeds = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    script = heeds + "print('ready', flush=True); time.sleep(600)"
     program = subprocess.Popen(
         command(sys.executable, "-c", script),
         stdin=subprocess.DEVNULL,
@@ -133,9 +135,12 @@ def test_signals_reach_the_program(number: signal.Signals) -> None:
     )
     assert program.stdout is not None
     with program:
-        assert program.stdout.readline() == b"ready\n"
-        program.send_signal(number)
-        assert program.wait(timeout=60) == 128 + number
+        try:
+            assert program.stdout.readline() == b"ready\n"
+            program.send_signal(number)
+            assert program.wait(timeout=60) == 128 + number
+        finally:
+            program.kill()
 
 
 @pytest.mark.parametrize("kind", ["empty", "missing"])
