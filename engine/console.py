@@ -1,10 +1,12 @@
-"""Narration on stderr, for a terminal of any width and for a pipe."""
+"""Data on stdout; narration on stderr, for a terminal of any width and for a pipe."""
 
 import os
 import shutil
 import sys
 import time
 from typing import TextIO
+
+from engine.errors import StageError
 
 _COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
 _PROGRESS_SECONDS = 10.0
@@ -22,11 +24,26 @@ def colours_wanted(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def data(line: str) -> None:
+    """One line of stdout. Raises BrokenPipeError where nobody reads, StageError where there is no room."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StageError(
+            f"Standard output cannot be written: {error.strerror or error}.",
+            remedy="Make room where it goes to, or send it elsewhere.",
+        ) from None
+
+
 class Console:
     """Lines that stay, and on a terminal one status line below them that does not."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lost = False
         self._colours = colours_wanted(stream)
         self._live = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._shown = False
@@ -80,5 +97,13 @@ class Console:
             self._shown = False
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        """Nothing is lost with narration that finds no room: a run goes on without."""
+        if self._lost:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            self._lost = True

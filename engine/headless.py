@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from engine import preset, runner
 from engine.catalog import TARGETS, target_of
-from engine.console import Console
+from engine.console import Console, data
 from engine.errors import Fix, WizardError
 from engine.events import (
     GENERATION,
@@ -154,12 +154,6 @@ def _all_of(told: WizardError | StageEnded) -> list[str]:
     """A failure, line by line, with the flag that helps."""
     parts = (told.what, told.why, told.remedy, _BY_FLAG.get(told.fix, ""))
     return [line for part in parts for line in part.splitlines()]
-
-
-def data(line: str) -> None:
-    """One line of stdout."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 class _Narrator:

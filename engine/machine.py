@@ -4,6 +4,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import paths
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -44,6 +46,6 @@ def disk_free(path: Path) -> int:
 def _place(path: Path) -> Path:
     """`path`, or the nearest folder above it that is there."""
     place = path.absolute()
-    while not place.exists() and place != place.parent:
+    while not paths.is_folder(place) and place != place.parent:
         place = place.parent
     return place

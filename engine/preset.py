@@ -4,17 +4,15 @@ import contextlib
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
 import tomli_w
 
-from engine import preset_schema
-from engine.errors import UsageError, WizardError
+from engine import paths, preset_schema
+from engine.errors import ToolchainError, UsageError, WizardError
 from engine.plan import ExportPlan
 
 Origin = Literal["user", "shipped"]
@@ -37,8 +35,8 @@ class PresetEntry:
 
 
 def user_folder() -> Path:
-    """Where the presets are that this user saved."""
-    return platformdirs.user_config_path("mlc-wizard", appauthor=False) / "presets"
+    """Where the presets are that this user saved. Raises ToolchainError for a user without a home."""
+    return paths.of_user("config") / "presets"
 
 
 def shipped_folder() -> Path:
@@ -70,8 +68,10 @@ def place_of(name: str) -> Path:
     return user_folder() / f"{stem}{SUFFIX}"
 
 
-def _folders() -> tuple[tuple[Origin, Path], ...]:
-    return (("user", user_folder()), ("shipped", shipped_folder()))
+def _folders() -> Iterator[tuple[Origin, Path]]:
+    with contextlib.suppress(ToolchainError):  # without a home there are none to be found
+        yield "user", user_folder()
+    yield "shipped", shipped_folder()
 
 
 def _named() -> Iterator[tuple[str, Path, Origin]]:
@@ -89,15 +89,15 @@ def find(name_or_path: str) -> Path:
 
     NAME may leave out ".toml". Raises UsageError with the nearest name where there is none.
     """
-    given = Path(name_or_path).expanduser()
+    given = paths.expanded(name_or_path)
     for candidate in (given, given.with_name(given.name + SUFFIX) if given.name else given):
-        if candidate.is_file():
+        if paths.is_file(candidate):
             return candidate
     names = {name: path for name, path, _ in _named()}
     wanted = name_or_path.removesuffix(SUFFIX)
     if wanted in names:
         return names[wanted]
-    if given.is_dir():
+    if paths.is_folder(given):
         raise UsageError(f"{name_or_path} is a folder, not a preset.", remedy="Name a .toml file.")
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
     raise UsageError(
@@ -109,7 +109,7 @@ def find(name_or_path: str) -> Path:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' own editors write the mark
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError as error:
@@ -117,13 +117,7 @@ def _document(path: Path) -> dict[str, Any]:
             f"{path} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}.",
             remedy="Save it as UTF-8; presets are TOML files.",
         ) from None
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(
-            f"{path} is not valid TOML: {error}.",
-            remedy="Text needs quotes, truth is true or false, and a key may stand only once in its section.",
-        ) from None
+    return preset_schema.parsed(text, f"{path} is not valid TOML")
 
 
 def load(name_or_path: str, overrides: Sequence[str] = ()) -> ExportPlan:
@@ -140,10 +134,7 @@ def loads(text: str, place: str, base: Path) -> ExportPlan:
 
     Raises UsageError as `load` does.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{place} holds no valid preset: {error}.") from None
+    document = preset_schema.parsed(text, f"{place} holds no valid preset")
     return preset_schema.apply(document, (), place, base)
 
 

@@ -13,6 +13,7 @@ from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any, get_args
 
+from engine import paths
 from engine.catalog import ALIASES, QUANTIZATIONS, TARGETS
 from engine.errors import UsageError
 from engine.model import source
@@ -23,6 +24,7 @@ TOP = ""
 """The section name of keys that stand before any section."""
 
 _INT_MAX = 2**31 - 1
+_MOST_BITS = 200  # of a number that is worth being shown
 _PAIRS = r"\w+=-?\w+(;\w+=-?\w+)*;?"
 
 
@@ -141,6 +143,20 @@ Settings = dict[str, tuple[Any, str]]
 """section.key -> its value and the place that said so (a file, or "--set")."""
 
 
+def parsed(text: str, failing: str) -> dict[str, Any]:
+    """The TOML document `text`; UsageError that begins with `failing` where it is none."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        why = "it is nested too deeply"
+    except ValueError as error:  # TOMLDecodeError is one, as is the word for a number of too many digits
+        why = str(error)
+    raise UsageError(
+        f"{failing}: {why}.",
+        remedy="Text needs quotes, truth is true or false, and a key may stand only once in its section.",
+    )
+
+
 def _did_you_mean(word: str, options: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
     return f"Did you mean {near[0]}?" if near else ""
@@ -157,6 +173,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, str):
         text = value if len(value) <= 60 else value[:57] + "..."
         return f'"{text}"'
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"a number of {value.bit_length()} bits"
     return str(value)
 
 
@@ -245,10 +263,10 @@ def override(text: str) -> Settings:
             raise _unknown_section("--set", section)
         raise _unknown_key("--set", path)
     try:
-        parsed = tomllib.loads(f"value = {raw}")
-    except tomllib.TOMLDecodeError:
-        parsed = {"value": raw}
-    value = parsed["value"] if len(parsed) == 1 else raw
+        found = parsed(f"value = {raw}", "")
+    except UsageError:
+        found = {"value": raw}
+    value = found["value"] if len(found) == 1 else raw
     if _BY_PATH[path].type is str and not isinstance(value, str):
         value = raw  # a revision may be all digits, and nobody quotes one on a command line
     return {path: (value, "--set")}
@@ -301,10 +319,10 @@ def plan_of(settings: Settings, place: str, base: Path) -> ExportPlan:
             raise UsageError(f"{where}: {error.what}", why=error.why, remedy=error.remedy) from None
     if chosen.get("interpreter", "auto") != "auto":
         where = settings["engine.interpreter"][1]
-        named = (Path.cwd() if where == "--set" else base) / Path(chosen["interpreter"]).expanduser()
+        named = (Path.cwd() if where == "--set" else base) / paths.expanded(chosen["interpreter"])
         chosen["interpreter"] = os.path.abspath(named)  # noqa: PTH100  links lead out of environments
     if "output" in chosen:
-        chosen["output"] = Path(chosen["output"]).expanduser()
+        chosen["output"] = paths.expanded(chosen["output"])
     return ExportPlan(**chosen)
 
 

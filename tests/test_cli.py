@@ -30,6 +30,9 @@ directory = "out"
 """
 
 
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "my.toml").write_text(PRESET)
@@ -91,6 +94,10 @@ def test_dry_run_and_no_compile(folder: Path) -> None:
         (["--preset", "my.toml", "--output", "my.toml"], "my.toml"),
         (["--dry-run"], "--dry-run needs --preset"),
         (["--set", "a.b=c"], "--set needs --preset"),
+        (["--preset", "my.toml", "--output", "~no-such-user-anywhere/x"], "~no-such-user-anywhere"),
+        (["--preset", "my.toml", "--output", ""], "--output names no folder"),
+        (["--preset", "my.toml", "--output", "a" * 300], "File name too long"),
+        (["--preset", "a" * 300], "no preset"),
         (["verify", "absent"], "absent"),
         (["verify", "."], "no export"),
         (["verify"], "DIR"),
@@ -181,6 +188,52 @@ def test_a_reader_that_goes_away(folder: Path, argv: list[str]) -> None:
     assert told.returncode == 130
     assert "Traceback" not in told.stderr
     assert "Exception" not in told.stderr
+
+
+def by_shell(folder: Path, script: str, *argv: str) -> "subprocess.CompletedProcess[str]":
+    """`argv` of the command as "$@" of a shell's `script`."""
+    return subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-m", "tui", *argv],
+        cwd=folder,
+        env=process.child_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="streams that a shell closes")
+@pytest.mark.parametrize(
+    ("script", "argv", "code"),
+    [
+        ('exec "$@" <&- >&- 2>&-', ["--preset", "my.toml"], 0),
+        ('exec "$@" <&- >&- 2>&-', ["--preset", "absent"], 2),
+        ('exec "$@" <&- >&-', ["--version"], 0),
+        ('exec "$@" <&-', ["explain", "-"], 1),
+        ('exec "$@" <&-', [], 2),
+        pytest.param('exec "$@" 2> /dev/full', ["--preset", "my.toml"], 0, marks=needs_full),
+        pytest.param('exec "$@" > /dev/full', ["--list-presets"], 1, marks=needs_full),
+        pytest.param('exec "$@" > /dev/full', ["--version"], 1, marks=needs_full),
+    ],
+)
+def test_streams_that_are_closed_or_full(folder: Path, script: str, argv: list[str], code: int) -> None:
+    """Narration may get lost, a run may not; what asked for data is told that there is none."""
+    told = by_shell(folder, script, *argv)
+    assert told.returncode == code
+    assert "Traceback" not in told.stderr
+    assert "Exception" not in told.stderr
+    assert bool(told.stderr) == ("2>" not in script and bool(code or "--preset" in argv))
+    if code == 0 and argv[0] == "--preset":
+        assert (folder / "out" / "export-receipt.json").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a folder in use cannot be removed elsewhere")
+def test_a_current_folder_that_is_gone(folder: Path) -> None:
+    preset = (folder / "my.toml").rename(folder.parent / f"{folder.name}.toml")
+    told = by_shell(folder, 'rmdir "$PWD" && exec "$@"', "--preset", str(preset))
+    assert told.returncode == 2
+    assert told.stderr.startswith("error: The current folder is not there any more.")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo terminals")

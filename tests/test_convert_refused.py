@@ -1,5 +1,6 @@
 """Bad input to the convert_weight stage is told in plain words, and nothing is written."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,10 @@ from convert_support import GOLDEN, Changed, Tensors, check_whole, silent
 
 from engine.embedded.__main__ import main
 from engine.embedded.convert_weight import convert
+from engine.embedded.source import decoder_of
 from engine.errors import WizardError
+from engine.model import facts
+from engine.model.config import normalise
 from engine.model.tensors import open_tensors
 
 
@@ -90,6 +94,41 @@ def test_a_config_value_of_the_wrong_type_is_no_traceback(
 ) -> None:
     folder = model(num_attention_heads=value, head_dim=None)
     assert "config" in told(capsys, str(folder), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 2**40},
+        {"num_hidden_layers": 1e300},
+        {"rms_norm_eps": "1e-5"},
+        {"rms_norm_eps": True},
+        {"rope_theta": 0},
+        {"rope_theta": "x"},
+        {"rope_theta": 1e999},
+        {"head_dim": 10**40},
+        {"head_dim": 15},
+        {"model_type": {}},
+        {"model_type": ["llama"]},
+        {"architectures": "LlamaForCausalLM"},
+        {"architectures": [None]},
+        {"architectures": 5},
+    ],
+)
+def test_no_value_of_a_config_is_a_traceback(
+    changes: dict[str, object], model: Changed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model(**changes)
+    assert "config" in told(capsys, str(folder), out=tmp_path / "out")
+    with pytest.raises(WizardError, match="config"):
+        facts.read(folder).decoder()
+
+
+@pytest.mark.parametrize("window", [0, -1, "x", [4], 2.5])
+def test_a_window_that_no_attention_has(window: object, tmp_path: Path) -> None:
+    config = json.loads((GOLDEN / "gemma2" / "hf" / "config.json").read_text()) | {"sliding_window": window}
+    with pytest.raises(WizardError, match="does not describe a gemma2 model"):
+        decoder_of(normalise(config))
 
 
 @pytest.mark.parametrize("value", [0, -64, 64.0])

@@ -25,17 +25,17 @@ def broken(tmp_path: Path, file: str, content: str | None) -> Path:
     ("file", "content", "words"),
     [
         ("config.json", None, "has no config.json"),
-        ("config.json", "{", "cannot be read as JSON"),
+        ("config.json", "{", "is not valid JSON"),
         ("config.json", "[]", "holds no JSON object"),
         ("config.json", '{"model_type": "llama"}', "does not describe a llama model"),
         ("config.json", '{"model_type": "mamba"}', "'mamba'"),
         ("config.json", {"max_position_embeddings": None}, "does not describe a llama model"),
         ("config.json", {"vocab_size": "many"}, "does not describe a llama model"),
         ("tokenizer.json", '{"added_tokens": ["<s>"]}', "added_tokens that are no tokens"),
-        ("tokenizer_config.json", "{", "cannot be read as JSON"),
-        ("generation_config.json", "nonsense", "cannot be read as JSON"),
+        ("tokenizer_config.json", "{", "is not valid JSON"),
+        ("generation_config.json", "nonsense", "is not valid JSON"),
         ("tokenizer.json", None, "has no tokenizer.json"),
-        ("tokenizer.json", "{", "cannot be read as JSON"),
+        ("tokenizer.json", "{", "is not valid JSON"),
         ("tokenizer.json", "{}", "cannot be loaded"),
         (
             "tokenizer.json",
@@ -95,3 +95,33 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
 def test_errors_have_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gen_config", str(tmp_path / "no"), "--quantization", "q0f16", "-o", str(tmp_path)]) == 2
     assert "is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [-1, 10**6, 2**64, "2", True, [-1], []])
+def test_ids_that_are_no_tokens_count_as_not_stated(value: object, tmp_path: Path) -> None:
+    """Some published models say pad_token_id = -1; runtimes and the checks of an export want tokens."""
+    usual = made("llama", tmp_path / "usual").config
+    source = edited(tmp_path, "llama", file="generation_config.json", pad_token_id=value, eos_token_id=value)
+    generated = generate(source, tmp_path / "out", quantization="q0f16")
+    assert generated.config["pad_token_id"] == 0
+    assert generated.config["eos_token_id"] == usual["conv_template"]["stop_token_ids"]
+    assert generated.config["conv_template"] == usual["conv_template"]
+    assert value == [] or any("pad_token_id" in warning for warning in generated.warnings)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_json_in_every_encoding_that_json_has(encoding: str, tmp_path: Path) -> None:
+    """As facts.read takes it: a folder that passes the first look is not refused after the conversion."""
+    source = edited(tmp_path, "llama")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        text = (source / name).read_text(encoding="utf-8")
+        (source / name).unlink()
+        (source / name).write_text(text, encoding=encoding)
+    usual = generate(MODELS["llama"], tmp_path / "usual", quantization="q0f16")
+    assert generate(source, tmp_path / "out", quantization="q0f16").config == usual.config
+
+
+def test_half_a_character_is_told(tmp_path: Path) -> None:
+    source = broken(tmp_path, "tokenizer_config.json", '{"bos_token": "\\ud800"}')
+    with pytest.raises(UsageError, match=r"tokenizer_config\.json is not valid JSON"):
+        generate(source, tmp_path / "out", quantization="q0f16")

@@ -197,6 +197,10 @@ def test_prefill_above_context_names_both(tmp_path: Path) -> None:
         ("version = \n", "not valid TOML"),
         ("version = 1\nversion = 1\n", "not valid TOML"),
         (b"version = 1\n# caf\xe9\n", "not UTF-8 text: byte 17 is 0xe9"),
+        (MINIMAL.encode("utf-16"), "not UTF-8 text: byte 0"),
+        (f"version = {'1' * 5000}", "not valid TOML"),
+        (f"a = {'[' * 100_000}", "nested too deeply"),
+        (f"{MINIMAL}\n[context]\ncontext_window_size = 0x{'f' * 5000}", "a number of 20000 bits"),
     ],
 )
 def test_what_is_no_toml_is_told(tmp_path: Path, content: str | bytes, expected: str) -> None:
@@ -204,6 +208,10 @@ def test_what_is_no_toml_is_told(tmp_path: Path, content: str | bytes, expected:
     message = str(refused(name))
     assert name in message
     assert expected in message
+
+
+def test_the_mark_that_windows_editors_write_is_no_part_of_a_preset(tmp_path: Path) -> None:
+    assert preset.load(write(tmp_path, MINIMAL.encode("utf-8-sig"))) == preset.load(write(tmp_path, MINIMAL))
 
 
 def test_relative_source_is_beside_the_preset_and_output_is_here(tmp_path: Path, user: Path) -> None:

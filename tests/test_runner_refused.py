@@ -1,6 +1,7 @@
 """What engine.runner refuses before any work."""
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,33 @@ def test_the_output_cannot_be_a_file(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             finish(plan_for(tmp_path, output=output))
         assert caught.value.fix == "output"
+
+
+def test_what_stands_where_the_folder_would_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".mlc-wizard").write_text("a file")
+    with pytest.raises(UsageError, match=r"\.mlc-wizard is a file, not a folder"):
+        finish(plan_for(tmp_path))
+    with pytest.raises(UsageError, match="cannot be used: ") as caught:
+        finish(plan_for(tmp_path, output=tmp_path / ("a" * 300)))
+    assert caught.value.fix == "output"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need a privilege")
+def test_links_in_place_of_the_output(tmp_path: Path) -> None:
+    for name, target in (("dangling", "nowhere"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(UsageError, match=f"{name} is a link that leads to no folder"):
+            finish(plan_for(tmp_path, output=tmp_path / name))
+    source = shutil.copytree(GEMMA / "hf", tmp_path / "model")
+    (tmp_path / "other name").symlink_to(source)
+    with pytest.raises(UsageError, match="folder of the model itself"):
+        finish(plan_for(tmp_path, source=str(source), output=tmp_path / "other name"))
+    # A link of that name is somebody's file, wherever it leads.
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tokenizer.json").symlink_to("nowhere")
+    with pytest.raises(UsageError, match=r"did not write there: tokenizer\.json"):
+        finish(plan_for(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from engine.estimate import estimate
 from engine.machine import Machine
 from engine.model.facts import ModelFacts
 from engine.plan import BUILTIN_DEMO, ExportPlan, with_defaults
-from engine.run.workspace import File
+from engine.run.state import File
 from engine.units import MIB, mebibytes, megabytes
 from tui import describe, sizes
 from tui.advice_table import STEP_AND_TITLE, for_step

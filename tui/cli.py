@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from engine import version
+from engine import paths, version
+from engine.console import data
 from engine.errors import UsageError, WizardError
 
 EXAMPLES = """examples:
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="change a value of the preset, for example context.context_window_size=2048; repeatable",
     )
-    top.add_argument("--output", metavar="DIR", type=Path, help="export into DIR")
+    top.add_argument("--output", metavar="DIR", help="export into DIR")
     top.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     top.add_argument("--json", action="store_true", help="print events as JSON, one a line")
     top.add_argument("--fresh", action="store_true", help="run every stage, finished or not")
@@ -76,50 +77,59 @@ def main(argv: list[str] | None = None) -> int:
     _prepare_streams()
     arguments = parser().parse_args(argv)
     try:
-        if arguments.version:
-            sys.stdout.write(f"mlc-wizard {version.installed() or '(not installed, run from its sources)'}\n")
-            return 0
         return _run(arguments)
-    except BrokenPipeError:
-        # Whoever read our output is gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, KeyboardInterrupt):  # whoever read our output is gone
         return 130
-    except KeyboardInterrupt:
-        return 130
+    finally:
+        _flush_or_drop()
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    try:
+        if arguments.version:
+            data(f"mlc-wizard {version.installed() or '(not installed, run from its sources)'}")
+            return 0
+        return _command(arguments)
+    except BrokenPipeError:
+        raise
+    except (WizardError, OSError) as error:
+        from engine import headless
+
+        return headless.tell(paths.told(error) if isinstance(error, OSError) else error)
+
+
+def _command(arguments: argparse.Namespace) -> int:
     from engine import headless
 
-    try:
-        if arguments.command == "verify":
-            return headless.verify(arguments.directory, as_json=arguments.json)
-        if arguments.command == "explain":
-            from engine.explain.command import explain
+    if arguments.command == "verify":
+        return headless.verify(paths.expanded(arguments.directory), as_json=arguments.json)
+    if arguments.command == "explain":
+        from engine.explain.command import explain
 
-            return explain(arguments.log, as_json=arguments.json)
-        if arguments.target is not None and not arguments.check:
-            raise UsageError("--target needs --check.", remedy="For a run: --set target.device=TARGET.")
-        if arguments.check:
-            from engine.toolchain.command import check
+        return explain(arguments.log, as_json=arguments.json)
+    if arguments.target is not None and not arguments.check:
+        raise UsageError("--target needs --check.", remedy="For a run: --set target.device=TARGET.")
+    if arguments.check:
+        from engine.toolchain.command import check
 
-            return check(arguments.target, as_json=arguments.json)
-        if arguments.list_presets:
-            return headless.list_presets(as_json=arguments.json)
-        if arguments.preset is None:
-            return _without_preset(arguments)
-        from engine import preset
+        return check(arguments.target, as_json=arguments.json)
+    if arguments.list_presets:
+        return headless.list_presets(as_json=arguments.json)
+    if arguments.preset is None:
+        return _without_preset(arguments)
+    from engine import preset
 
-        plan = preset.load(arguments.preset, arguments.set)
-        if arguments.output is not None:
-            plan = dataclasses.replace(plan, output=arguments.output)
-        if arguments.no_compile:
-            plan = dataclasses.replace(plan, compile=False)
-        if arguments.dry_run:
-            return headless.dry_run(plan, as_json=arguments.json)
-        return headless.run(plan, fresh=arguments.fresh, as_json=arguments.json)
-    except WizardError as error:
-        return headless.tell(error)
+    plan = preset.load(arguments.preset, arguments.set)
+    if arguments.output == "":  # of a variable that was never set: not the current folder
+        raise UsageError("--output names no folder.", remedy="For example: --output dist/my")
+    if arguments.output is not None:
+        # Shells leave the ~ of --output=~/dist to the program.
+        plan = dataclasses.replace(plan, output=paths.expanded(arguments.output))
+    if arguments.no_compile:
+        plan = dataclasses.replace(plan, compile=False)
+    if arguments.dry_run:
+        return headless.dry_run(plan, as_json=arguments.json)
+    return headless.run(plan, fresh=arguments.fresh, as_json=arguments.json)
 
 
 def _without_preset(arguments: argparse.Namespace) -> int:
@@ -152,13 +162,26 @@ def _without_preset(arguments: argparse.Namespace) -> int:
 def _prepare_streams() -> None:
     """No character can fail to be printed; where stdout is read by a program, it is UTF-8.
 
-    Paths that are not UTF-8 leave as the very bytes they are.
+    Paths that are not UTF-8 leave as the very bytes they are. A stream that was closed is replaced, in
+    this order: else the next file to be opened would take its number, and be written to as if it were it.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def _flush_or_drop() -> None:
+    """What cannot be written is dropped: Python would complain of it once more at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

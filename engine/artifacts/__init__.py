@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from engine import hosts, narrate
+from engine import hosts, narrate, paths
 from engine.artifacts import chat, folder, generation, library, native, native_contract, weights
 from engine.artifacts.report import Report
 from engine.catalog import host_library_suffix
@@ -24,7 +24,7 @@ def verify(output: Path, library_name: str | None = None, made_by: str | None = 
 
     Raises UsageError where `output` is no folder, or holds no export at all.
     """
-    if not output.is_dir():
+    if not paths.is_folder(output):
         raise UsageError(
             f"There is no folder {output}.", remedy="Name the folder that an export was written to."
         )

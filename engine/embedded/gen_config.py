@@ -21,7 +21,7 @@ from engine.embedded.chat.choose import Choice, choose_conversation
 from engine.embedded.chat.folder import ModelFolder
 from engine.embedded.chat.named import AUTO
 from engine.embedded.chat.tokenizer_info import tokenizer_info
-from engine.embedded.chat.tokens import bos_token
+from engine.embedded.chat.tokens import bos_token, is_token
 from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES, family_of
 from engine.embedded.sizes import Sizes, apply_sizes
@@ -153,7 +153,7 @@ def generate(
         spec = family.spec(model)
         for size in ("vocab_size", "context_window_size"):
             model[size] = int(model[size])
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UsageError(
             f"{folder.path / 'config.json'} does not describe a {family.model_type} model: {error}",
             why="A field that every such model has is missing or of the wrong kind.",
@@ -189,7 +189,7 @@ def generate(
         "tokenizer_files": list(names),
         "tokenizer_info": tokenizer_info(folder.tokenizer_json),
         "conv_template": choice.conversation.to_json(),
-        **_token_ids(folder, choice),
+        **_token_ids(folder, choice, model["vocab_size"], warnings),
         "model_task": "chat",
         "embedding_metadata": None,
     }
@@ -238,9 +238,23 @@ def _sampling(folder: ModelFolder, warnings: list[str]) -> dict[str, float]:
     return out
 
 
-def _token_ids(folder: ModelFolder, choice: Choice) -> Mapping[str, Any]:
-    """The ids mlc_llm keeps for the record, as the files state them; the tokenizer's where none does."""
-    pad, bos, eos = (_stated(folder, f"{name}_token_id") for name in ("pad", "bos", "eos"))
+def _token_ids(
+    folder: ModelFolder, choice: Choice, vocab_size: int, warnings: list[str]
+) -> Mapping[str, Any]:
+    """The ids mlc_llm keeps for the record, as the files state them; the tokenizer's where none does.
+
+    What is stated and is no token, as the -1 of some older models, counts as not stated.
+    """
+
+    def stated(key: str) -> Any:
+        value = _stated(folder, key)
+        listed = value if isinstance(value, list) else [value]
+        known = [found for found in listed if is_token(folder, found) and found < vocab_size]
+        if value is not None and len(known) < len(listed):
+            warnings.append(f"{key} = {value!r} names what is no token of the model: it is left out")
+        return (known or None) if isinstance(value, list) else next(iter(known), None)
+
+    pad, bos, eos = (stated(f"{name}_token_id") for name in ("pad", "bos", "eos"))
     own = bos_token(folder)
     stops = list(choice.conversation.stop_token_ids)
     return {

@@ -20,6 +20,7 @@ from engine.model.rearranged import Order, RearrangedSource
 from engine.model.tensors import SourceFormat, TensorSource, open_tensors
 
 _HEAD = "lm_head.weight"
+_MOST_LAYERS = 10_000  # fifty times as many as any model has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +140,7 @@ def decoder_of(config: JSON, model_type: str = "auto") -> tuple[DecoderSpec, tup
     """
     family = family_of(config, model_type)
     try:
+        _check_layers(config)
         spec = family.spec(family.model_config(config))
         _check_sizes(spec)
         return spec, family.parameters(spec)
@@ -147,7 +149,7 @@ def decoder_of(config: JSON, model_type: str = "auto") -> tuple[DecoderSpec, tup
             f"config.json has no {error.args[0]}, which a {family.model_type} model needs.",
             remedy="Download config.json again, or name the right --model-type.",
         ) from error
-    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError, IndexError) as error:
         raise UsageError(
             f"config.json does not describe a {family.model_type} model: {error}.",
             remedy="Download config.json again, or name the right --model-type.",
@@ -157,6 +159,13 @@ def decoder_of(config: JSON, model_type: str = "auto") -> tuple[DecoderSpec, tup
 def longest_context(config: JSON, model_type: str = "auto") -> int:
     """The tokens that the model of a normalised config.json, which `decoder_of` accepts, was made for."""
     return int(family_of(config, model_type).model_config(config)["context_window_size"])
+
+
+def _check_layers(config: JSON) -> None:
+    """Raise ValueError for more layers than any model has, before a list of them fills the memory."""
+    for name in ("num_hidden_layers", "n_layer"):
+        if isinstance(count := config.get(name), int | float) and count > _MOST_LAYERS:
+            raise ValueError(f"{name} = {count} is more than {_MOST_LAYERS}")
 
 
 def _check_sizes(spec: DecoderSpec) -> None:
@@ -173,11 +182,28 @@ def _check_sizes(spec: DecoderSpec) -> None:
     for name, value in sizes.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} = {value!r} is no whole number above 0")
+    for layer in spec.layers:
+        if layer.window is not None and (type(layer.window) is not int or layer.window < 1):
+            raise ValueError(f"the window of its attention is {layer.window!r}, no whole number above 0")
+        _check_number("rope_theta", layer.rope_theta)
+    for name in ("norm_eps", "attention_scale", "embedding_scale", "attention_softcap", "logit_softcap"):
+        _check_number(name, getattr(spec, name))
+    if not 0 <= spec.rotary_dim <= spec.head_dim or spec.rotary_dim % 2:
+        raise ValueError(
+            f"{spec.rotary_dim} elements of a head of {spec.head_dim} cannot be rotated in pairs"
+        )
     if spec.num_attention_heads % spec.num_key_value_heads:
         raise ValueError(
             f"num_attention_heads = {spec.num_attention_heads} is no multiple of "
             f"num_key_value_heads = {spec.num_key_value_heads}"
         )
+
+
+def _check_number(name: str, value: object) -> None:
+    if value is None and name.endswith("softcap"):
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} = {value!r} is no number above 0")
 
 
 def check_tensors(

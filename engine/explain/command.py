@@ -3,10 +3,9 @@
 import json
 import sys
 
-from engine.console import Console
+from engine.console import Console, data
 from engine.explain import log_file
 from engine.explain.match import Finding, Matcher
-from engine.headless import data
 
 WIDTH = 300
 """Characters of a line that are shown."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from engine import paths
 from engine.errors import UsageError
 from engine.layout import LOG_NAME
 from engine.process import clean
@@ -19,8 +20,8 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (code
 
 def path_of(source: str) -> Path:
     """The file that `source` names: the folder of an export stands for its mlc-wizard.log."""
-    path = Path(source)
-    return path / LOG_NAME if path.is_dir() else path
+    path = paths.expanded(source)
+    return path / LOG_NAME if paths.is_folder(path) else path
 
 
 def read(source: str) -> Iterator[list[str]]:

@@ -27,9 +27,10 @@ def normalise(config: JSON) -> dict[str, Any]:
 
     A rope scaling of type "default" is none at all; its older key `type` becomes `rope_type`, and what
     other settings it holds go to keys of their own. Idempotent.
-    Raises UsageError where rope settings are no JSON objects.
+    Raises UsageError where rope settings are no JSON objects, or a name is no text.
     """
     out = dict(config)
+    _check_names(out)
     if isinstance(text := out.get("text_config"), Mapping):
         out["text_config"] = normalise(text)
     dtype, older = out.pop("dtype", None), out.pop("torch_dtype", None)
@@ -44,6 +45,23 @@ def normalise(config: JSON) -> dict[str, Any]:
         if usual in out:
             out[own] = out[usual]
     return out
+
+
+def _check_names(config: JSON) -> None:
+    """What a model is told by: `model_type` a text, `architectures` a list of texts, or neither there."""
+    kind, architectures = config.get("model_type"), config.get("architectures")
+    if not isinstance(kind, str | None):
+        raise _wrong("model_type", kind, "text")
+    is_list = isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
+    if architectures is not None and not is_list:
+        raise _wrong("architectures", architectures, "list of texts")
+
+
+def _wrong(name: str, value: object, wanted: str) -> UsageError:
+    return UsageError(
+        f"config.json says {name} = {value!r}, which is no {wanted}.",
+        remedy="Download config.json again, or correct it after the model that this one was made from.",
+    )
 
 
 def _move_rope(out: dict[str, Any]) -> None:
@@ -100,8 +118,5 @@ def _object(name: str, value: object) -> JSON:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise UsageError(
-            f"config.json says {name} = {value!r}, which is no JSON object.",
-            remedy="Download config.json again, or correct it after the model that this one was made from.",
-        )
+        raise _wrong(name, value, "JSON object")
     return value

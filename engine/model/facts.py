@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from engine import paths
 from engine.embedded import awq
 from engine.embedded.families.registry import FAMILIES
 from engine.embedded.locate import located
@@ -200,15 +201,15 @@ def read(
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    if folder.is_file():
+    if paths.is_file(folder):
         raise UsageError(
             f"{folder} is a file, not a model folder.", remedy=f"Name the folder that holds {CONFIG_FILE}."
         )
-    if not folder.is_dir():
+    if not paths.is_folder(folder):
         raise UsageError(
             f"There is no folder {folder}.", remedy="Check model.source; a Hub id has the form owner/name."
         )
-    if not (folder / CONFIG_FILE).is_file():
+    if not paths.is_file(folder / CONFIG_FILE):
         open_tensors(folder)  # says more where the folder holds an adapter, a GGUF file or nothing
         raise UsageError(
             f"{folder} has no {CONFIG_FILE}.",

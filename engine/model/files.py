@@ -1,6 +1,7 @@
 """Reading the files of a model folder, and what is said where one is missing, cut short or something else."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from engine.errors import StageError, UsageError
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 LFS_MAGIC = b"version https://git-lfs"
 DOWNLOAD = "Download the model again, for example with `hf download`."
 
@@ -32,19 +34,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise lfs_pointer(path)
     try:
         found = json.loads(data)
+        if _SURROGATE.search(data):  # halves without their other are no text, and nothing can write them
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not valid JSON: {error}", remedy=DOWNLOAD) from error
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no JSON object.", remedy=DOWNLOAD)
     return found
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; False for a name that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or with a null character
-        return False
 
 
 def some(names: list[str], limit: int = 3) -> str:

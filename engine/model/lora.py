@@ -14,8 +14,9 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from engine import paths
 from engine.errors import UsageError
-from engine.model.files import DOWNLOAD, is_file, read_json_object, some
+from engine.model.files import DOWNLOAD, read_json_object, some
 from engine.model.tensors import TensorSource, open_tensors
 
 if TYPE_CHECKING:
@@ -239,8 +240,8 @@ def open_adapter(folder: Path) -> Adapter:
     Raises UsageError where there is none, or one that is no plain LoRA; StageError where it cannot be
     read.
     """
-    if not is_file(folder / CONFIG_FILE):
-        is_model = is_file(folder / "config.json")
+    if not paths.is_file(folder / CONFIG_FILE):
+        is_model = paths.is_file(folder / "config.json")
         raise UsageError(
             f"{folder} is no adapter: it has no {CONFIG_FILE}.",
             why="It is a whole model." if is_model else "",
@@ -250,7 +251,7 @@ def open_adapter(folder: Path) -> Adapter:
         )
     config = read_json_object(folder / CONFIG_FILE)
     _check_kind(folder, config)
-    weights = next((name for name in WEIGHT_FILES if is_file(folder / name)), None)
+    weights = next((name for name in WEIGHT_FILES if paths.is_file(folder / name)), None)
     if weights is None:
         raise UsageError(
             f"The adapter {folder} has no weights: neither {' nor '.join(WEIGHT_FILES)}.", remedy=DOWNLOAD

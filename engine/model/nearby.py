@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import paths
 from engine.errors import WizardError
 from engine.model.facts import CONFIG_FILE
-from engine.model.files import is_file, read_json_object
+from engine.model.files import read_json_object
 from engine.model.tensors import weights_file
 from engine.plan import BUILTIN_DEMO
 
@@ -28,11 +29,16 @@ class Nearby:
 def hub_cache() -> Path:
     """The cache of huggingface_hub, found by the variables that it goes by."""
     if named := os.environ.get("HF_HUB_CACHE"):
-        return Path(named).expanduser()
+        return _client_path(named)
     if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        return _client_path(home) / "hub"
+    base = _client_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     return base / "huggingface" / "hub"
+
+
+def _client_path(text: str) -> Path:
+    """`text` as the client takes it: where there is no home, a folder called ~ in the current one."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
 def cached_snapshot(repo_id: str, revision: str = "") -> Path | None:
@@ -90,7 +96,7 @@ def _has_weights(folder: Path) -> bool:
     try:
         weight_map = read_json_object(folder / found).get("weight_map")
         return isinstance(weight_map, dict) and all(
-            is_file(folder / str(name)) for name in set(weight_map.values())
+            paths.is_file(folder / str(name)) for name in set(weight_map.values())
         )
     except (WizardError, TypeError):
         return True  # whoever opens it tells what is wrong

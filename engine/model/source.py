@@ -1,9 +1,11 @@
 """What `model.source` names: the demo model inside the package, a folder, or a model on the Hub."""
 
+import os
 import re
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from engine import paths
 from engine.errors import UsageError
 from engine.plan import BUILTIN_DEMO
 
@@ -54,13 +56,13 @@ def from_preset(text: str, base: Path) -> str:
     """
     if text == BUILTIN_DEMO:
         return text
-    folder = Path(text).expanduser()
+    folder = paths.expanded(text)
     if folder.is_absolute():
         return str(folder)
     beside = base / folder
     spelled_as_path = text.startswith((".", "~")) or "\\" in text or text.count("/") > 1
-    if spelled_as_path or beside.is_dir():
-        return str(beside.resolve())
+    if spelled_as_path or paths.is_folder(beside):
+        return os.path.realpath(beside)
     kind(text)
     return text
 
@@ -71,7 +73,7 @@ def adapter_from_preset(text: str, base: Path) -> str:
     Raises UsageError where it is neither a path nor a Hub id.
     """
     repo_id, at, _ = text.partition("@")
-    if at and is_hub_id(repo_id) and not (base / text).is_dir():
+    if at and is_hub_id(repo_id) and not paths.is_folder(base / text):
         return text
     try:
         return from_preset(text, base) if text != BUILTIN_DEMO else _no_adapter(text)

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine import paths
 from engine.errors import UsageError
 from engine.model import safetensors_file, torch_file
-from engine.model.files import DOWNLOAD, disk_errors_told, is_file, read_json_object, some, truncated
+from engine.model.files import DOWNLOAD, disk_errors_told, read_json_object, some, truncated
 from engine.model.tensor_info import TensorInfo
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _open_index(index: Path) -> TensorSource:
         # A model must not make this program read elsewhere; a backslash separates on Windows only.
         if PurePosixPath(name).is_absolute() or ".." in name or "\\" in name or ":" in name:
             raise UsageError(f"{index} names the file {name!r}, outside its folder.", remedy=DOWNLOAD)
-    missing = [name for name in names if not is_file(index.parent / name)]
+    missing = [name for name in names if not paths.is_file(index.parent / name)]
     if missing:
         raise UsageError(
             f"{index.name} names {len(names)} weight files, of which {len(missing)} are not in "

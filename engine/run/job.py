@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from engine import machine
+from engine import machine, paths
 from engine.advice import Advice, advise
 from engine.backends import auto
 from engine.backends.base import Backend, Folders, StageCommand, compiler_of, library_name
@@ -99,7 +99,7 @@ def prepare(plan: ExportPlan, backend: Backend | None = None) -> Job:
     """
     folder = model_source.local_folder(plan.source)
     output = Path(os.path.abspath(plan.output))  # noqa: PTH100  resolve() would follow links
-    if folder is not None and output.resolve() == folder.resolve():
+    if folder is not None and paths.are_same(output, folder):
         raise UsageError(
             f"The output {output} is the folder of the model itself.",
             remedy="Choose another.",

@@ -21,7 +21,7 @@ from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
 from engine.run.disk import write_atomically
 from engine.run.fingerprint import versions
-from engine.run.workspace import File, StageState
+from engine.run.state import File, StageState
 from engine.units import MIB
 
 LOW_RESOURCE_MB = 3000
@@ -106,9 +106,11 @@ def plan_of(output: Path) -> ExportPlan:
     path = output / RECEIPT_NAME
     try:
         text = json.loads(path.read_text(encoding="utf-8"))["preset"]
+        if not isinstance(text, str):
+            raise TypeError
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UsageError(
             f"{path} is no receipt of an export.", remedy="Run the export again: it is written anew."
         ) from None

@@ -4,7 +4,6 @@ OUT/.mlc-wizard/plan.toml   the preset of the run, written when it begins; the r
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from engine import preset
 from engine.errors import WizardError
 from engine.layout import HOME_NAME, RECEIPT_NAME
 from engine.plan import ExportPlan
+from engine.run.state import read_state
 
 PLAN_NAME = "plan.toml"
 _MOST_FOLDERS = 2000
@@ -58,7 +58,7 @@ def unfinished(folder: Path) -> list[Unfinished]:
             found.append(
                 (path.stat().st_mtime, Unfinished(output=output, plan=plan, finished=_finished(output)))
             )
-        except (OSError, WizardError):
+        except (OSError, NotImplementedError, WizardError):
             continue  # of another version, or half removed: nothing that could go on
     return [run for _, run in sorted(found, key=lambda item: -item[0])]
 
@@ -101,9 +101,7 @@ def _is_running(output: Path) -> bool:
 def _finished(output: Path) -> tuple[str, ...]:
     """The stages that state.json calls finished, in the order in which they were."""
     try:
-        stages = json.loads((output / HOME_NAME / "state.json").read_text(encoding="utf-8"))["stages"]
-        return tuple(
-            name for name, state in stages.items() if state["fingerprint"] and not state["committing"]
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        stages = read_state(output / HOME_NAME).items()
+    except (OSError, ValueError):
         return ()
+    return tuple(name for name, found in stages if found.fingerprint and not found.committing)

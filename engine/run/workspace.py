@@ -12,19 +12,22 @@ no stage wrote are never replaced or deleted.
 import contextlib
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from engine import paths
 from engine.errors import UsageError, WizardError
 from engine.events import StageName
 from engine.layout import CONFIG_NAME, HOME_NAME, RECEIPT_NAME
-from engine.run.disk import disk_error, write_atomically
+from engine.run.disk import disk_error
 from engine.run.fingerprint import sha256
+from engine.run.state import File, StageState, read_state, write_state
 
 EXPORT_PATTERNS = (
     CONFIG_NAME,
@@ -36,31 +39,6 @@ EXPORT_PATTERNS = (
     "tokenizer.model",
 )
 """What every export holds; found in OUT without a run having written it, it is somebody else's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class File:
-    """A file that a stage wrote; `name` is relative to OUT, with forward slashes."""
-
-    name: str
-    size: int
-    mtime_ns: int
-    sha256: str
-
-
-@dataclass(kw_only=True)
-class StageState:
-    """What is known of one stage. An empty fingerprint matches none: the stage must run.
-
-    `stale` are files of the run before that a commit under way has still to remove.
-    """
-
-    fingerprint: str = ""
-    committing: bool = False
-    seconds: float = 0.0
-    files: list[File] = field(default_factory=list)
-    stale: list[str] = field(default_factory=list)
-    result: dict[str, Any] = field(default_factory=dict)
 
 
 class Workspace:
@@ -81,18 +59,11 @@ class Workspace:
         works in it, where it cannot be written, or where it holds an export of somebody else's.
         """
         workspace = cls(output)
-        workspace._load()
-        workspace._refuse_foreign_export(library)  # before anything is written there
         try:
+            if not paths.is_folder(workspace.home):  # no run was here: nothing may be written before the look
+                workspace._refuse_foreign_export(library)
             workspace.home.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise UsageError(
-                f"The output {output} is a file, not a folder.", remedy="Choose another.", fix="output"
-            ) from None
-        except OSError as error:
-            raise _unusable(output, error) from None
-        lock = filelock.FileLock(workspace.home / "lock", blocking=False, thread_local=False)
-        try:
+            lock = filelock.FileLock(workspace.home / "lock", blocking=False, thread_local=False)
             lock.acquire()
         except filelock.Timeout:
             raise UsageError(
@@ -111,6 +82,7 @@ class Workspace:
             raise _unusable(output, error) from None
         try:
             workspace._load()
+            workspace._refuse_foreign_export(library)
             workspace._recover()
             yield workspace
         finally:
@@ -231,7 +203,7 @@ class Workspace:
         """Raise UsageError where one of `names` exists in OUT and is not from a run of ours."""
         ours = {name for state in self.stages.values() for name in state.stale} | self._earlier
         ours |= {file.name for file in self.files()}
-        foreign = sorted(name for name in names - ours if (self.output / name).exists())
+        foreign = sorted(name for name in names - ours if paths.is_taken(self.output / name))
         if foreign:
             shown = ", ".join(foreign[:4]) + (f" and {len(foreign) - 4} more" if len(foreign) > 4 else "")
             raise UsageError(
@@ -243,24 +215,18 @@ class Workspace:
 
     def _refuse_foreign_export(self, library: str) -> None:
         """`refuse_foreign` for what an export is known to hold."""
-        found = {path.name for pattern in EXPORT_PATTERNS for path in self.output.glob(pattern)}
+        present = os.listdir(self.output) if paths.is_folder(self.output) else []  # noqa: PTH208
+        found = {name for name in present if any(fnmatchcase(name, pattern) for pattern in EXPORT_PATTERNS)}
         self.refuse_foreign(found | {library})
 
     def save(self) -> None:
         """Write the state, whole or not at all."""
-        stages = {name: asdict(state) for name, state in self.stages.items()}
-        write_atomically(self.home / "state.json", json.dumps({"version": 1, "stages": stages}, indent=1))
+        write_state(self.home, self.stages)
 
     def _load(self) -> None:
         try:
-            document = json.loads((self.home / "state.json").read_text(encoding="utf-8"))
-            self.stages = {
-                name: StageState(**{**state, "files": [File(**file) for file in state["files"]]})
-                for name, state in document["stages"].items()
-            }
-        except FileNotFoundError:
-            self._earlier = self._receipted()
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            self.stages = read_state(self.home)
+        except (OSError, ValueError):
             # Unreadable is as good as absent: stages run again, on files that the receipt proves ours.
             self.stages = {}
             self._earlier = self._receipted()
@@ -276,7 +242,7 @@ class Workspace:
                 and path.stat().st_size == entry["size"]
                 and sha256(path) == entry["sha256"]
             }
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return set()
 
     def _recover(self) -> None:
@@ -334,6 +300,15 @@ def _described(path: Path, folder: Path) -> File:
 def _unusable(output: Path, error: OSError) -> WizardError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_error(error, output)
+    home = output / HOME_NAME
+    for place in (*reversed(home.parents), home):
+        if paths.is_taken(place) and not paths.is_folder(place):
+            is_what = "a link that leads to no folder" if place.is_symlink() else "a file, not a folder"
+            return UsageError(
+                f"The output folder {output} cannot be made: {place} is {is_what}.",
+                remedy="Choose another, or move that away.",
+                fix="output",
+            )
     return UsageError(
         f"The output folder {output} cannot be used: {error.strerror or error}.",
         remedy="Choose another, or check its permissions.",

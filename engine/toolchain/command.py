@@ -19,9 +19,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 from engine.catalog import TARGETS
-from engine.console import Console
+from engine.console import Console, data
 from engine.errors import Cancelled, UsageError
-from engine.headless import data, stopping
+from engine.headless import stopping
 from engine.toolchain import registry, report
 from engine.toolchain import verdict as judging
 from engine.toolchain.check import Found, Started

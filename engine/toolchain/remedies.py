@@ -4,9 +4,8 @@ import contextlib
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 
-from engine import process
+from engine import paths, process
 from engine.errors import Cancelled, StageError, UsageError, WizardError
 from engine.explain.match import Matcher
 from engine.shell import shell_line
@@ -73,12 +72,12 @@ def follow(remedy: Remedy, cancel: threading.Event) -> Generator[Begun | Said | 
 
 def check_environment(folder: str) -> None:
     """Raise UsageError where no environment can be made or changed in `folder`."""
-    path = Path(folder).expanduser()
+    path = paths.expanded(folder)
     if not folder.strip():
         raise UsageError("A folder for the environment is needed.")
     if not path.is_absolute():
         raise UsageError(f"{folder} is not an absolute path.", remedy=f"Perhaps {path.absolute()}.")
-    if path.exists() and not path.is_dir():
+    if paths.is_taken(path) and not paths.is_folder(path):
         raise UsageError(f"{folder} is a file.")
     try:
         occupied = path.is_dir() and not (path / "pyvenv.cfg").is_file() and any(path.iterdir())

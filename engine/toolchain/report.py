@@ -1,9 +1,9 @@
 """Findings and verdicts as text: for `--check`, and to be pasted into a bug report."""
 
+import os
 import platform
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from engine import version
 from engine.toolchain.finding import EVERY, Finding, Status
@@ -69,7 +69,7 @@ def text(findings: Sequence[Finding], verdicts: Sequence[Verdict], parts: Mappin
         "",
         *(line for verdict in verdicts for line in verdict_row(verdict, parts, None, ASCII)),
     ]
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # noqa: PTH111  who has none keeps the ~
     whole = "\n".join(lines)
     return whole.replace(home, "~") if len(home) > 1 else whole
 

@@ -13,17 +13,18 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Input, Static
 
-from engine import machine
+from engine import machine, paths
 from engine.advice import Advice, advise
 from engine.backends.base import library_name
 from engine.choices import taken
-from engine.errors import WizardError
+from engine.errors import UsageError, WizardError
 from engine.estimate import Estimate, estimate
 from engine.machine import Machine
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan, with_defaults
 from engine.run.job import placeholders_told, prepare
-from engine.run.workspace import File, Workspace
+from engine.run.state import File
+from engine.run.workspace import Workspace
 from engine.shell import shell_line
 from engine.units import megabytes
 from tui import describe, symbols
@@ -287,7 +288,7 @@ shell they do the same; `c` goes there and copies them. A preset (`ctrl+s`) keep
         self._going_on = False
         text = event.value.strip()
         if text:
-            self.draft.choose(output=Path(text).expanduser())
+            self.draft.choose(output=_folder(text))
         else:
             self.draft.reset("output")
 
@@ -318,3 +319,11 @@ shell they do the same; `c` goes there and copies them. A preset (`ctrl+s`) keep
             return
         self.app.copy_to_clipboard("\n".join(found.commands) + "\n")
         self.notify(f"Copied {len(found.commands)} commands.")
+
+
+def _folder(text: str) -> Path:
+    """The folder that `text` names; what begins with ~ and is nobody's home is taken by its letters."""
+    try:
+        return paths.expanded(text)
+    except UsageError:
+        return Path(text)

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
-from pathlib import Path
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.suggester import Suggester
 from textual.widgets import Input
+
+from engine import paths
+from engine.errors import UsageError
 
 _MOST_ENTRIES = 5000
 
@@ -34,8 +36,8 @@ def complete_folder(text: str) -> str | None:
     looks_like_path = bool(parent) or text.startswith((separator, "~", "."))
     if not looks_like_path or (start == "" and not text.endswith(separator)):
         return None
-    base = Path(f"{parent}{separator}" if parent or text.startswith(separator) else ".").expanduser()
     try:
+        base = paths.expanded(f"{parent}{separator}" if parent or text.startswith(separator) else ".")
         with os.scandir(base) as entries:
             names = sorted(
                 entry.name
@@ -44,7 +46,7 @@ def complete_folder(text: str) -> str | None:
                 and (start.startswith(".") or not entry.name.startswith("."))
                 and entry.is_dir()
             )
-    except (OSError, ValueError):
+    except (OSError, ValueError, UsageError):
         return None
     if not names:
         return None

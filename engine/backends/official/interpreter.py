@@ -1,5 +1,6 @@
 """Interpreters that may have mlc_llm: found by looking at files, nothing is run."""
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
+from engine import paths
+from engine.errors import ToolchainError
 
 Origin = Literal["named", "PATH", "active", "this", "own", "checkout"]
 AUTO = "auto"
@@ -63,7 +65,7 @@ def find(interpreter: str = AUTO) -> tuple[Candidate, ...]:
     environments, in this one, in the one this program made, and for a source checkout.
     """
     if interpreter != AUTO:
-        return (_named(Path(interpreter).expanduser()),)
+        return (_named(paths.expanded(interpreter)),)
     found: dict[Path, Candidate] = {}
     for candidate in _likely():
         found.setdefault(_identity(candidate.python), candidate)
@@ -71,11 +73,14 @@ def find(interpreter: str = AUTO) -> tuple[Candidate, ...]:
 
 
 def own_environment() -> Path:
-    """The virtual environment that this program makes for mlc_llm; MLC_WIZARD_MLC_LLM moves it."""
+    """The virtual environment that this program makes for mlc_llm; MLC_WIZARD_MLC_LLM moves it.
+
+    Raises ToolchainError where a user without a home has not moved it.
+    """
     chosen = os.environ.get(HOME_VARIABLE)
     if chosen:
         return Path(chosen).absolute()
-    return platformdirs.user_data_path("mlc-wizard", appauthor=False) / "mlc_llm"
+    return paths.of_user("data") / "mlc_llm"
 
 
 def python_of(environment: Path) -> Path:
@@ -96,8 +101,9 @@ def _likely() -> Iterator[Candidate]:
     this = Path(sys.executable)
     if any(importlib.util.find_spec(module) for module in MODULES):
         yield Candidate(python=this, origin="this")
-    if (python := python_of(own_environment())).is_file():
-        yield Candidate(python=python, origin="own")
+    with contextlib.suppress(ToolchainError):
+        if (python := python_of(own_environment())).is_file():
+            yield Candidate(python=python, origin="own")
     source = os.environ.get(SOURCE_VARIABLE)
     if source and (checkout := Path(source).absolute() / "python").joinpath("mlc_llm").is_dir():
         for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
@@ -108,7 +114,7 @@ def _likely() -> Iterator[Candidate]:
 
 def _named(path: Path) -> Candidate:
     path = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would leave a virtual environment
-    if path.is_dir():
+    if paths.is_folder(path):
         return Candidate(python=python_of(path), origin="named")
     if path.stem in MODULES and (python := interpreter_of(path)):
         return Candidate(python=python, origin="named", launcher=path)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from engine.embedded.chat.tokenizer_file import TokenizerFile, named_tokens, tokenizer_of
 from engine.errors import UsageError
-from engine.model.files import no_tokenizer_json
+from engine.model.files import no_tokenizer_json, read_json_object
 
 _END_OF_TEXT = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
 # What transformers' classes call their tokens where no file says it, as in the first repositories of GPT-2.
@@ -35,7 +35,8 @@ _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token"
 def read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
     """The JSON object in `path`; empty where the file is absent and not `required`.
 
-    Raises UsageError when a required file is missing and when a file is no JSON object.
+    Raises UsageError when a required file is missing and when a file is no JSON object, StageError for
+    what cannot be read.
     """
     if not path.is_file():
         if required:
@@ -44,15 +45,7 @@ def read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
                 remedy="Give the folder of a Hugging Face model, with config.json and its tokenizer files.",
             )
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read as JSON: {error}", remedy="Download the file again."
-        ) from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} holds no JSON object.", remedy="Download the file again.")
-    return found
+    return read_json_object(path)
 
 
 @dataclass(frozen=True)

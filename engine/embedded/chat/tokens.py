@@ -28,6 +28,13 @@ def bos_token(folder: ModelFolder) -> tuple[str, int] | None:
     return (token, number) if token and number is not None else None
 
 
+def is_token(folder: ModelFolder, number: object) -> bool:
+    """Whether `number` is the id of a token of the tokenizer."""
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**32:
+        return False  # the binding takes none but these
+    return folder.tokenizer.id_to_token(number) is not None
+
+
 def completion_prefix(folder: ModelFolder) -> tuple[int, ...]:
     """The ids that the tokenizer puts before any plain text: the BOS of models without a chat template.
 
@@ -56,9 +63,9 @@ def stops(folder: ModelFolder, after_reply: str = "", extra: Iterable[str] = ())
         "tokenizer_config.json": _ids(tokenizer.token_to_id(eos) if eos else None),
     }
     for where, ids in stated.items():
-        for missing in sorted(number for number in ids if tokenizer.id_to_token(number) is None):
+        for missing in sorted(number for number in ids if not is_token(folder, number)):
             warnings.append(f"{where} ends replies at token {missing}, which the tokenizer does not have")
-        ids.intersection_update(number for number in set(ids) if tokenizer.id_to_token(number) is not None)
+        ids.intersection_update(number for number in set(ids) if is_token(folder, number))
     named = {where: ids for where, ids in stated.items() if ids}
     widest = max(named.values(), key=len, default=set())
     if any(not ids <= widest for ids in named.values()):

@@ -101,7 +101,7 @@ def family_of(config: Mapping[str, Any], model_type: str = "auto") -> Family:
     Raises UsageError naming the architecture, the nearest family, all supported ones, and whether
     mlc_llm knows the model; and for one that writes no text, a classifier for example.
     """
-    found = config.get("model_type", "") if model_type == "auto" else model_type
+    found = (config.get("model_type") or "") if model_type == "auto" else model_type
     architectures = tuple(str(name) for name in config.get("architectures") or ())
     if other := next(filter(_WRITES_NO_TEXT.search, architectures), None):
         raise UsageError(

@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 
+from engine import paths
 from engine.errors import StageError
 
 CACHE_VARIABLE = "MLC_WIZARD_CACHE"
@@ -23,9 +23,12 @@ MANIFEST = "manifest.json"
 
 
 def root() -> Path:
-    """The cache folder: MLC_WIZARD_CACHE where set, else the platform's place for a user's caches."""
+    """The cache folder: MLC_WIZARD_CACHE where set, else the platform's place for a user's caches.
+
+    Raises ToolchainError where there is neither.
+    """
     chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).absolute() if chosen else platformdirs.user_cache_path("mlc-wizard", appauthor=False)
+    return Path(chosen).absolute() if chosen else paths.of_user("cache")
 
 
 def entry(kind: str, key: str, fill: Callable[[Path], None]) -> Path:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from engine.errors import ToolchainError
 from engine.toolchain.finding import Finding, Remedy
 from engine.toolchain.probe import Probe
 
@@ -35,14 +36,16 @@ def _disk(probe: Probe) -> Finding:
     from engine.model.nearby import hub_cache
 
     here = Path.cwd()
-    places = {"here": here, "Hub cache": hub_cache(), "own cache": cache.root()}
+    places = {"here": lambda: here, "Hub cache": hub_cache, "own cache": cache.root}
     free = {}
     unknown = []
     for name, place in places.items():
         try:
-            free[name] = machine.disk_free(place)
+            free[name] = machine.disk_free(place())
         except OSError as error:
             unknown.append(f"{name}: {error.strerror}")
+        except ToolchainError as error:
+            unknown.append(f"{name}: {error.what}")
     told = ", ".join([f"{size / GIB:.1f} GiB {name}" for name, size in free.items()] + unknown)
     if free and min(free.values()) >= DISK and not unknown:
         return probe.finding("ok", told)

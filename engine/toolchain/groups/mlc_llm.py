@@ -46,12 +46,12 @@ def own_environment() -> Remedy:
     from engine.backends.official import own_environment as own
     from engine.backends.official.interpreter import own_environment as place
 
-    folder = place()
-    told = (
-        f"Make an environment for it, {folder}: its wheels bring a tvm of their own, which must not come "
-        "into this one. An environment elsewhere has to be named: --set engine.interpreter=PATH"
-    )
     try:
+        folder = place()
+        told = (
+            f"Make an environment for it, {folder}: its wheels bring a tvm of their own, which must not come "
+            "into this one. An environment elsewhere has to be named: --set engine.interpreter=PATH"
+        )
         return running(told, *own.commands(flavour(own.flavours())), environment=str(folder))
     except ToolchainError as error:
         return Remedy(told=f"{error.what} {error.remedy}")

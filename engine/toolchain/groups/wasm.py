@@ -13,7 +13,10 @@ _PROGRAM = (sys.executable, "-P", "-m", "engine.embedded.wasm")
 def _look(probe: Probe) -> Finding:
     from engine.embedded.wasm import build, cache, toolchain
 
-    place = cache.root() / build.KIND
+    try:
+        place = cache.root() / build.KIND
+    except ToolchainError as error:
+        return probe.finding("broken", error.what, why=error.why, remedy=_elsewhere(cache.CACHE_VARIABLE))
     clear = running("Clear it, and compile it anew.", (*_PROGRAM, "clear"), (*_PROGRAM, "build"))
     try:
         key = build.key(toolchain.find())
