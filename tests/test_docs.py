@@ -30,7 +30,7 @@ from tui.screens.toolchain import ToolchainScreen
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ("README.md", "CHANGELOG.md", "docs/architecture.md", "docs/native-contract.md")
+PAGES = ("README.md", "CHANGELOG.md", "docs/architecture.md", "docs/models.md", "docs/native-contract.md")
 DEMO = ROOT / "presets" / "demo.toml"
 
 

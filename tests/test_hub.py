@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_client import EXTRA, GOLDEN, RECORD, Client, files_of, hub
@@ -201,6 +202,26 @@ def test_adapters_that_cannot_be_merged_are_told_at_once(
     assert found.code == 2
     for part in expected:
         assert part in found.error
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantized already (gptq)"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling of type 'yarn'"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "which writes no text"),
+    ],
+)
+def test_what_config_json_tells_against_a_model_is_told_before_its_weights_are_fetched(
+    changes: dict[str, Any], told: str, client: Client, hub: Hub
+) -> None:
+    files = files_of("llama_tied")
+    config = json.dumps(json.loads(files["config.json"]) | changes).encode()
+    hub.repositories["org/other"] = Repository(files=files | {"config.json": config})
+    found = client.fetch("org/other", "--embedded-model-type", "auto")
+    assert found.code == 2
+    assert told in found.error
+    assert set(hub.gets()) == {"config.json"}
 
 
 def test_a_model_without_a_tokenizer_that_runtimes_read_is_refused_before_its_weights(

@@ -19,7 +19,8 @@ from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # listed by the package, not declared
 
 from engine import narrate
-from engine.embedded.families.registry import family_of
+from engine.embedded import awq
+from engine.embedded.source import decoder_of
 from engine.errors import Cancelled, StageError, UsageError, WizardError
 from engine.machine import disk_free
 from engine.model import hub_errors, lora, nearby
@@ -78,7 +79,7 @@ def fetch(repo_id: str, revision: str = "", embedded_model_type: str = "") -> tu
     """The folder of the fetched snapshot and its commit.
 
     `embedded_model_type`: a model type, or "auto" for the one in config.json; where it is given, a
-    model that the embedded compiler does not know, or that has no tokenizer.json, is refused before its
+    model that the embedded compiler cannot follow, or that has no tokenizer.json, is refused before its
     weights are fetched.
     Raises NotAuthorizedError, UsageError or StageError in plain words. Where the Hub cannot be
     reached a complete copy in the cache serves, which is said.
@@ -121,7 +122,9 @@ def _fetch(repo_id: str, revision: str, embedded_model_type: str) -> tuple[Path,
     commit, sizes = repository(repo_id, revision)
     if embedded_model_type:
         config = read_json_object(Path(hf_hub_download(repo_id, CONFIG_FILE, revision=commit)))
-        family_of(normalise(config), embedded_model_type)
+        normal = normalise(config)
+        spec, _ = decoder_of(normal, embedded_model_type)
+        awq.check(normal, spec.model_type)
         if "tokenizer.json" not in sizes:
             raise no_tokenizer_json(repo_id, has_sentencepiece="tokenizer.model" in sizes)
     names = needed(repo_id, commit, sizes)
