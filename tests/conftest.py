@@ -25,6 +25,16 @@ BY_MLC_LLM = (
 FAMILIES = (*BY_MLC_LLM, "gpt2", "phi")
 """Every golden model; tools/make_golden_models.py made those that mlc_llm did not convert."""
 
+LONGEST = (
+    *("test_browser_logits", "test_wgsl", "test_logits_quantizations", "test_native_batches"),
+    *("test_logits_cpu", "test_tui_flow", "test_docker_image", "test_screenshots", "test_runner_killed"),
+    *("test_runner", "test_native_libraries", "test_rolling_cache", "test_docker_runs"),
+    *("test_rolling_kernels", "test_official_runs", "test_logits_features", "test_browser_sampling"),
+    *("test_attention_kernels", "test_browser_rolling", "test_hub_look", "test_tui_run", "test_tui_app"),
+    *("test_tui_terminal", "test_tui_hub", "test_opencl", "test_hub"),
+)
+"""Files that take a minute or more, the longest first, as measured on two busy cores."""
+
 # The Hub's client believes what it keeps beside models: a stand-in Hub's answers are not for the user's.
 _hub_home = tempfile.TemporaryDirectory(prefix="mlc-wizard-hub-", ignore_cleanup_errors=True)
 os.environ["HF_HOME"] = _hub_home.name
@@ -32,6 +42,13 @@ os.environ["HF_HOME"] = _hub_home.name
 # No test may depend on how busy the machine is.
 settings.register_profile("mlc-wizard", deadline=None)
 settings.load_profile("mlc-wizard")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers take the longest files first, so that none is left with one at the end."""
+    if hasattr(config, "workerinput"):
+        rank = {name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(params=FAMILIES)

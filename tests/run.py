@@ -32,8 +32,9 @@ STATIC_CHECKS = {
 }
 RUNTIME = "from engine.embedded.wasm import build; print(build.runtime(lambda *done: print(*done)))"
 # A file of tests shares a browser and an export, so one worker takes all of it. Two workers are enough: a
-# test that compiles or draws in software uses all cores by itself.
-PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile")
+# test that compiles or draws in software uses all cores by itself. The order is conftest.py's: the longest
+# files first, where xdist would begin with those of the most tests.
+PYTEST = ("-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 # A run that is cut off must have said which test it was at.
 IN_CI = ("-v", "--durations=20")
 LIMIT_SECONDS = 3600

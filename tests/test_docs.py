@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from conftest import LONGEST
 from textual.binding import Binding
 
 from engine import errors, preset, preset_schema
@@ -175,10 +176,11 @@ def test_the_two_commands_do_all_the_set_up() -> None:
     assert " ".join(tests) in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_ci_names_tests_that_are_there() -> None:
+def test_ci_and_the_order_of_tests_name_files_that_are_there() -> None:
     workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
     named = re.findall(r"tests/\w+\.py", workflow)
     assert len(named) > 10
+    named += [f"tests/{name}.py" for name in LONGEST]
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
