@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from conftest import GOLDEN
+from quantization_reference import BF16
 from safetensors.numpy import load_file, save_file
 
 from engine.model.tensors import SINGLE_FILE
@@ -50,3 +51,15 @@ class Changed:
         found = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(found | config))
         return folder
+
+
+def read(output: Path) -> dict[str, tuple[str, np.ndarray[Any, Any]]]:
+    """Every stored tensor with its dtype's name, as it lies on disk."""
+    found = {}
+    for shard in json.loads((output / "tensor-cache.json").read_text())["records"]:
+        data = (output / shard["dataPath"]).read_bytes()
+        for r in shard["records"]:
+            dtype = {"uint32": np.dtype("<u4"), "float16": np.dtype("<f2")}.get(r["dtype"], BF16)
+            raw = data[r["byteOffset"] : r["byteOffset"] + r["nbytes"]]
+            found[r["name"]] = r["dtype"], np.frombuffer(raw, dtype).reshape(r["shape"])
+    return found

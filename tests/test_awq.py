@@ -11,8 +11,8 @@ from typing import Any
 import awq_models
 import numpy as np
 import pytest
+from convert_support import read
 from exports import GOLDEN, LIBRARY, decoder
-from test_convert_quantizations import read
 
 from engine.backends import auto
 from engine.catalog import QUANTIZATIONS

@@ -1,6 +1,5 @@
 """Packages for WebGPU give the reference's logits in real WebLLM in a real browser (SwiftShader)."""
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from browser.harness import Browser, Page
+from browser_chat_support import two_turns
 from conftest import FAMILIES
 from exports import GOLDEN, LIBRARY, QUANTIZATIONS, decoder, export
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
-from tokenizers import Tokenizer
 
 from engine.embedded import evaluate
-from engine.embedded.chat.conversation import Conversation
 
 pytestmark = pytest.mark.browser
 
@@ -72,29 +70,10 @@ def test_logits_at_every_step_and_greedy_tokens(browser: Browser, model: str, qu
 def test_chat_of_two_turns_that_passes_the_window(browser: Browser, model: str, chunk: int) -> None:
     """Prompts in several chunks: below, equal to and above the window of 16 tokens."""
     folder = export(model, "q4f32_1", "webgpu", chunk=chunk)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    config = json.loads((folder / "mlc-chat-config.json").read_text(encoding="utf-8"))
-    conversation = Conversation.from_json(config["conv_template"])
-    page = _load(browser, folder)
-
-    # Greedy tokens of random weights need not be text: what is said is chosen here. A reply that
-    # ends with its stop token stays in the KV cache; the stop token itself is never fed.
-    said = tokenizer.encode("red and blue", add_special_tokens=False).ids
-    reply = [*said, conversation.stop_token_ids[0]]
-    first = [{"role": "user", "content": "What are the colours of the sky?"}]
-    one = page.chat(first, force=reply, temperature=0)
-    assert (one.tokens, one.finish_reason) == (reply, "stop")
-    second = [*first, {"role": "assistant", "content": one.text}, {"role": "user", "content": "Say why."}]
-    two = page.chat(second, force=reply, temperature=0)
-
-    prompt = conversation.token_ids(first, tokenizer)
-    follow = conversation.token_ids(second, tokenizer, start=2)
-    fed = [*prompt, *said, *follow, *said]
+    chat = two_turns(_load(browser, folder), folder, "red and blue")
+    assert len(chat.fed) > 40  # far past the window
     spec, parameters = decoder(folder)
     stored = evaluate.stored_weights(folder, parameters, QUANTIZATIONS["q4f32_1"])
-    want = evaluate.logits(spec, stored, np.asarray(fed))
-    at = [len(prompt) - 1 + i for i in range(len(reply))]
-    at += [len(prompt) + len(said) + len(follow) - 1 + i for i in range(len(reply))]
-    assert len(fed) > 40  # far past the window
-    errors = [_error(found, want[n]) for found, n in zip([*one.logits, *two.logits], at, strict=True)]
+    want = evaluate.logits(spec, stored, np.asarray(chat.fed))
+    errors = [_error(found, want[n]) for found, n in zip(chat.logits, chat.at, strict=True)]
     assert max(errors) < TOLERANCE

@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from convert_support import read
 from quantization_reference import BF16, plain, to_bfloat16
 from safetensors.numpy import save_file
 
@@ -66,18 +67,6 @@ def made(folder: Path, *, tied: bool) -> Tensors:
     }
     (folder / "config.json").write_text(json.dumps(config))
     return tensors
-
-
-def read(output: Path) -> dict[str, tuple[str, np.ndarray[Any, Any]]]:
-    """Every stored tensor with its dtype's name, as it lies on disk."""
-    found = {}
-    for shard in json.loads((output / "tensor-cache.json").read_text())["records"]:
-        data = (output / shard["dataPath"]).read_bytes()
-        for r in shard["records"]:
-            dtype = {"uint32": np.dtype("<u4"), "float16": np.dtype("<f2")}.get(r["dtype"], BF16)
-            raw = data[r["byteOffset"] : r["byteOffset"] + r["nbytes"]]
-            found[r["name"]] = r["dtype"], np.frombuffer(raw, dtype).reshape(r["shape"])
-    return found
 
 
 def expected(tensors: Tensors, how: Quantization) -> dict[str, tuple[str, np.ndarray[Any, Any]]]:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tvm
 from numpy.typing import NDArray
-from test_attention_kernels import BASE
 from tvm import relax
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache, RopeMode, TIRPagedKVCache
@@ -21,7 +20,15 @@ from engine.embedded.kernels.simd import Simd
 from engine.embedded.spec import RollingCache
 
 F8 = NDArray[np.float64]
-ROLLING = replace(BASE, window=None, rolling=RollingCache(window=40, sinks=5), rope_theta=1e4)
+ROLLING = AttentionShape(
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,
+    dtype="float32",
+    window=None,
+    rolling=RollingCache(window=40, sinks=5),
+    rope_theta=1e4,
+)
 SHAPES = {
     "no sinks": replace(ROLLING, rolling=RollingCache(window=33, sinks=0)),
     "more sinks than a page, head not a multiple of 16": replace(
