@@ -224,6 +224,14 @@ def test_what_config_json_tells_against_a_model_is_told_before_its_weights_are_f
     assert set(hub.gets()) == {"config.json"}
 
 
+def test_a_model_that_embeds_text_is_told_before_anything_is_fetched(client: Client, hub: Hub) -> None:
+    hub.repositories["org/vectors"] = Repository(files=files_of("llama_tied") | {"modules.json": b"[]"})
+    found = client.fetch("org/vectors")
+    assert found.code == 2
+    assert "embeds text and writes none" in found.error
+    assert not hub.gets()
+
+
 def test_a_model_without_a_tokenizer_that_runtimes_read_is_refused_before_its_weights(
     client: Client, hub: Hub
 ) -> None:

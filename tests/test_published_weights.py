@@ -152,6 +152,33 @@ def test_a_model_that_writes_no_text_is_refused(architecture: str, model: Change
     assert error.what == f"This model is a {architecture}, which writes no text."
 
 
+def test_a_model_that_embeds_text_is_refused(model: Changed) -> None:
+    """As Qwen3-Embedding is: a causal decoder by config.json, with a shared head."""
+    folder = model()
+    (folder / "modules.json").write_text("[]")
+    assert "embeds text and writes none" in refused(folder).what
+    with pytest.raises(UsageError, match="embeds text and writes none"):
+        facts.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture", "later", "covered"),
+    [
+        ("phi-msft", "PhiForCausalLM", "phi", True),
+        ("mixformer-sequential", "MixFormerSequentialForCausalLM", "phi", True),
+        ("stablelm_epoch", "StableLMEpochForCausalLM", "stablelm", False),
+    ],
+)
+def test_a_revision_older_than_transformers_code_is_told_as_one(
+    model_type: str, architecture: str, later: str, covered: bool
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        family_of({"model_type": model_type, "architectures": [architecture], "n_embd": 64, "n_head": 4})
+    assert f"{model_type!r} is that of an early revision" in caught.value.what
+    assert f"of type {later!r}" in caught.value.why
+    assert ("mlc_llm backend" in caught.value.remedy) == covered
+
+
 @pytest.mark.parametrize(
     ("model_type", "architecture"),
     [("gpt2", "GPT2LMHeadModel"), ("gpt2", "GPT2Model"), ("gemma3", "Gemma3ForConditionalGeneration")],

@@ -22,7 +22,7 @@ from engine.embedded.source import (
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError, WizardError
 from engine.model.config import normalise
-from engine.model.files import disk_errors_told, read_json_object
+from engine.model.files import MODULES_FILE, disk_errors_told, embeds_text, read_json_object
 from engine.model.tensor_info import TensorInfo
 from engine.model.tensors import TensorSource, open_tensors
 
@@ -166,6 +166,8 @@ def read(
         packed = storage_order(packed, source)
         parameters = parameters if packed else storage_order(parameters, source)
     sizes = remote.sizes if remote else _sizes(folder)
+    if MODULES_FILE in sizes:
+        raise embeds_text(str(folder))
     tokenizer = tuple(name for name in TOKENIZER_FILES if name in sizes)
     if not tokenizer:
         raise _no_tokenizer(remote.name if remote else str(folder), sizes)

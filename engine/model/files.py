@@ -62,6 +62,19 @@ def no_tokenizer_json(model: str, *, has_sentencepiece: bool) -> UsageError:
     )
 
 
+MODULES_FILE = "modules.json"
+"""What sentence-transformers says of a model's parts; a model that writes has none."""
+
+
+def embeds_text(model: str) -> UsageError:
+    """What is said of a model (a folder or a Hub id) that is made for embeddings."""
+    return UsageError(
+        f"{model} is a model of sentence-transformers ({MODULES_FILE}): it embeds text and writes none.",
+        why="It was trained for vectors, whatever its decoder was before: in a chat it would write nonsense.",
+        remedy="Choose the chat model that it was made from, or another one.",
+    )
+
+
 def truncated(path: Path, expected: int, found: int) -> UsageError:
     """What is said of a file that ends too early."""
     return UsageError(

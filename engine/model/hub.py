@@ -26,7 +26,7 @@ from engine.machine import disk_free
 from engine.model import hub_errors, lora, nearby
 from engine.model.config import normalise
 from engine.model.facts import CONFIG_FILE
-from engine.model.files import no_tokenizer_json, read_json_object
+from engine.model.files import MODULES_FILE, embeds_text, no_tokenizer_json, read_json_object
 from engine.model.lora import open_adapter
 from engine.model.tensors import open_tensors, weights_file
 
@@ -136,7 +136,8 @@ def _fetch(repo_id: str, revision: str, embedded_model_type: str) -> tuple[Path,
 def repository(repo_id: str, revision: str) -> tuple[str, dict[str, int]]:
     """The commit of `revision` (the newest where empty), and the bytes of every file that it has.
 
-    Raises what the client raises, and UsageError for a repository that holds no model of transformers.
+    Raises what the client raises, and UsageError for a repository that holds no model of transformers, or
+    one that writes no text.
     """
     commit, sizes = _listed(repo_id, revision)
     if CONFIG_FILE not in sizes:
@@ -145,6 +146,8 @@ def repository(repo_id: str, revision: str) -> tuple[str, dict[str, int]]:
             why=_what_it_has(list(sizes)),
             remedy="Choose the repository of the original model, in transformers' format.",
         )
+    if MODULES_FILE in sizes:
+        raise embeds_text(repo_id)
     return commit, sizes
 
 

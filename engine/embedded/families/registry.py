@@ -41,6 +41,8 @@ FAMILIES: dict[str, Family] = {
         gpt2.FAMILY,
     )
 }
+# What models were called before transformers had their code.
+_EARLY = {"mixformer-sequential": "phi", "phi-msft": "phi", "stablelm_epoch": "stablelm"}
 # LlamaForSequenceClassification, Qwen2ForRewardModel and their like.
 _WRITES_NO_TEXT = re.compile("For(?!CausalLM|ConditionalGeneration)[A-Z]")
 _BY_NAME = FAMILIES | {alias: family for family in FAMILIES.values() for alias in family.aliases}
@@ -111,6 +113,14 @@ def family_of(config: Mapping[str, Any], model_type: str = "auto") -> Family:
         )
     if family := _BY_NAME.get(found):
         return family
+    if later := _EARLY.get(found):
+        raise UsageError(
+            f"Model type {found!r} is that of an early revision, which came with code of its own.",
+            why=f"Later revisions of the same repositories are of type {later!r}, with other names in "
+            "config.json and in the weights.",
+            remedy="Take the newest revision of the repository"
+            + (", or the mlc_llm backend, which knows this one." if found in MLC_LLM_ONLY else "."),
+        )
     if model_type == "auto" and found not in MLC_LLM_ONLY:
         for family in FAMILIES.values():
             if set(family.architectures) & set(architectures):
