@@ -14,7 +14,7 @@ from engine.embedded.locate import located
 from engine.embedded.spec import DecoderSpec, Parameter
 from engine.errors import UsageError
 from engine.model.config import normalise
-from engine.model.files import MODULES_FILE, disk_errors_told, embeds_text, is_file, read_json_object
+from engine.model.files import MODULES_FILE, disk_errors_told, embeds_text, read_json_object
 from engine.model.lora import MergedSource, open_adapter
 from engine.model.rearranged import Order, RearrangedSource
 from engine.model.tensors import SourceFormat, TensorSource, open_tensors
@@ -56,7 +56,7 @@ def open_checkpoint(
                 f"There is no {missing}.",
                 remedy="Name the folder of a Hugging Face model: config.json and its weights.",
             )
-    if is_file(config_path.with_name(MODULES_FILE)):
+    if config_path.with_name(MODULES_FILE).is_file():
         raise embeds_text(str(config_path.parent))
     hf_config = normalise(read_json_object(config_path))
     awq.check_pair(awq.method(hf_config), quantization)
