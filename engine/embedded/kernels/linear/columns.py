@@ -4,6 +4,7 @@ A sum over columns then stays within its lane. Where the rows of a task reach pa
 moved back, and a few results are computed, and stored, twice.
 """
 
+from math import ceil
 from typing import Any
 
 from tvm.script import tirx as T
@@ -11,11 +12,13 @@ from tvm.script import tirx as T
 from engine.catalog import Quantization
 from engine.embedded.kernels.linear.rows import Rows, accumulate, integers, zeros
 from engine.embedded.kernels.linear.weights import Reader
-from engine.embedded.kernels.simd import Simd, load, prefetch, widened
+from engine.embedded.kernels.simd import Simd, load, prefetch, repeated, spans, spread, store, widened
 
 
 class TransposedRows(Rows):
     """Group-quantized weights [words, rows] with scales [groups, rows]; see GroupedRows."""
+
+    by_position = True
 
     def __init__(self, rows: int, columns: int, simd: Simd, quantization: Quantization) -> None:
         super().__init__(rows, columns, simd)
@@ -24,10 +27,29 @@ class TransposedRows(Rows):
         self.per_word = quantization.elements_per_word
         self.group_words = quantization.group_size // self.per_word
         self.groups = -(-columns // quantization.group_size)
-        self.positions = self.groups * quantization.group_size
+        self.block = quantization.group_size
+        self.positions = self.groups * self.block
         # A group's sums are held in registers, and a few of them are needed for the integers.
         self.vectors = min(simd.registers // 4, rows // simd.lanes)
         self.dot_rows = self.vectors * simd.lanes
+
+    def widen(self, weight: Reader, first: Any, start: Any, size: int, panel: Any) -> None:
+        """See Rows."""
+        words, scales = weight.buffers
+        with T.serial(size // self.block) as g:
+            group = start // self.block + g
+            for begin, vectors, width in spans(self.tile_rows, self.simd.lanes):
+                for r in range(begin, begin + vectors * width, width):
+                    centre = spread(T.float32(self.max_int), width)
+                    scale = widened(load(scales, group, first + r, lanes=width), self.simd)
+                    with T.serial(self.group_words) as w:
+                        word = group * self.group_words + w
+                        T.evaluate(prefetch(words, word + size // self.per_word, first + r))
+                        found = load(words, word, first + r, lanes=width)
+                        for j in range(self.per_word):
+                            p = (g * self.group_words + w) * self.per_word + j
+                            value = (integers(found, self.bits, j, width) - centre) * scale
+                            store(panel, value, self.place(r, p, size), lanes=width)
 
     def dot(self, weight: Reader, packed: Any, i: Any, first: Any, y: Any) -> None:
         """See Rows."""
@@ -64,25 +86,53 @@ class TransposedRows(Rows):
 class AwqRows(Rows):
     """Weights of an AWQ checkpoint: a word holds 8 rows of a column, out of order; see `awq_reader`."""
 
-    PER_WORD = 8
+    PER_WORD = unit = 8
+    by_position = True
 
     def __init__(self, rows: int, columns: int, simd: Simd, quantization: Quantization) -> None:
         super().__init__(rows, columns, simd)
-        self.group = quantization.group_size
+        self.block = quantization.group_size
         # A vector of words is as many vectors of rows as a word has integers.
         self.dot_rows = self.PER_WORD * simd.lanes if rows >= self.PER_WORD * simd.lanes else 0
+
+    def widen(self, weight: Reader, first: Any, start: Any, size: int, panel: Any) -> None:
+        """See Rows."""
+        words, zero_words, scales = weight.buffers
+        with T.serial(size // self.block) as g:
+            group = start // self.block + g
+            for begin, vectors, width in spans(self.tile_rows, self.simd.lanes):
+                for r in range(begin, begin + vectors * width, width):
+                    zero = self._unpacked(zero_words, group, first, r, width)
+                    scale = widened(load(scales, group, first + r, lanes=width), self.simd)
+                    with T.serial(self.block) as c:
+                        p = g * self.block + c
+                        ahead = (first + r) // self.PER_WORD
+                        T.evaluate(prefetch(words, start + p + size, ahead))
+                        value = self._unpacked(words, start + p, first, r, width) - zero
+                        store(panel, value * scale, self.place(r, p, size), lanes=width)
+
+    def _unpacked(self, words: Any, column: Any, first: Any, r: int, width: int) -> Any:
+        """The integers of `width` rows from `first` + `r` on, in order, as float32."""
+        count = ceil(width / self.PER_WORD)
+        found = load(words, column, (first + r) // self.PER_WORD, lanes=count)
+        found = repeated(found, count, width // count)
+        place = T.ramp(r % self.PER_WORD, 1, width) % T.Broadcast(self.PER_WORD, width)
+        two, four = T.Broadcast(2, width), T.Broadcast(4, width)
+        shift = (place % two * four + place // two) * four
+        found = (found >> T.Cast(f"uint32x{width}", shift)) & T.Broadcast(T.uint32(15), width)
+        return T.Cast(f"float32x{width}", T.Cast(f"int32x{width}", found))
 
     def dot(self, weight: Reader, packed: Any, i: Any, first: Any, y: Any) -> None:
         """See Rows."""
         (words, zero_words, scales), lanes, count = weight.buffers, self.simd.lanes, self.PER_WORD
         start = T.min(first, self.rows - self.dot_rows) // count
         sums = zeros(count, lanes)
-        with T.serial(self.columns // self.group) as group, T.sblock("group"):
+        with T.serial(self.columns // self.block) as group, T.sblock("group"):
             part = zeros(count, lanes)
             total = T.sblock_alloc_buffer((1,), "float32")
             T.buffer_store(total, T.float32(0), [0])
-            with T.serial(self.group) as c:
-                column = group * self.group + c
+            with T.serial(self.block) as c:
+                column = group * self.block + c
                 x = packed[i * self.positions + column]
                 T.buffer_store(total, total[0] + x, [0])
                 T.evaluate(prefetch(words, column + count, start))
