@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from convert_support import read
-from quantization_reference import BF16, plain, to_bfloat16
+from quantization_reference import plain, to_bfloat16
 from safetensors.numpy import save_file
 
 from engine.catalog import QUANTIZATIONS, Quantization
@@ -20,6 +19,7 @@ from engine.embedded.convert_weight import convert
 from engine.embedded.source import decoder_of
 from engine.embedded.stored import all_stored_tensors
 from engine.embedded.weights import stored_nbytes
+from engine.errors import UsageError
 
 VOCAB, HIDDEN, INTER, HEADS, HEAD_DIM = 131, 36, 53, 3, 10
 QUANTIZED = [q for q in QUANTIZATIONS.values() if not q.from_awq]
@@ -109,18 +109,19 @@ def test_every_tensor_is_stored_as_stated(
         assert found[name][1].tobytes() == values.tobytes(), name
 
 
-def test_values_beyond_bfloat16_become_infinite_and_are_told(tmp_path: Path) -> None:
-    """numpy's cast, which mlc_llm uses, has them infinite; the writer of float32 keeps them finite."""
+@pytest.mark.parametrize(
+    ("quantization", "largest"), [("q0bf16", np.finfo(np.float32).max), ("q4f16_1", 65520)]
+)
+def test_values_beyond_the_range_of_what_is_stored_are_refused(
+    quantization: str, largest: float, tmp_path: Path
+) -> None:
+    """A cast would have them infinite; the writer of float32 keeps them finite."""
     tensors = made(tmp_path / "model", tied=False)
-    tensors["model.norm"][:2] = np.finfo(np.float32).max, float(ml_dtypes.finfo(BF16).max)
+    tensors["model.norm"][:2] = largest, largest * 0.99
     named = {f"{name}.weight": t for name, t in tensors.items()}
     save_file(named, tmp_path / "model" / "model.safetensors")
-    done = convert(tmp_path / "model", "q0bf16", tmp_path / "out", progress=lambda *_: None)
-    assert done.overflowed == {"model.norm.weight": 1}
-    assert np.isinf(read(tmp_path / "out")["model.norm.weight"][1].astype(np.float32)).tolist()[:2] == [
-        True,
-        False,
-    ]
-    done = convert(tmp_path / "model", "q0f32", tmp_path / "out", progress=lambda *_: None)
-    assert done.overflowed == {}
+    with pytest.raises(UsageError, match=r"model\.norm\.weight has 1 values beyond the range of b?float16"):
+        convert(tmp_path / "model", quantization, tmp_path / "out", progress=lambda *_: None)
+    assert list((tmp_path / "out").iterdir()) == []
+    convert(tmp_path / "model", "q0f32", tmp_path / "out", progress=lambda *_: None)
     assert np.isfinite(read(tmp_path / "out")["model.norm.weight"][1].astype(np.float32)).all()

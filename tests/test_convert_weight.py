@@ -180,16 +180,18 @@ def test_progress_counts_every_byte_and_ends_at_the_total(tmp_path: Path) -> Non
     assert seen[-1][3].startswith("tensor 86/86 ")
 
 
-def test_values_beyond_float16_are_counted_and_named(
+def test_values_beyond_float16_are_refused_by_name(
     model: Changed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def enlarge(tensors: Tensors) -> None:
         tensors["model.layers.1.mlp.up_proj.weight"][3, 4:6] = 1e5
 
     folder, out = model(enlarge), tmp_path / "out"
-    assert main(["convert_weight", str(folder), "--quantization", "q0f16", "-o", str(out)]) == 0
-    assert "warning: 2 values of model.layers.1.mlp.up_proj.weight" in capsys.readouterr().err
-    assert convert(folder, "q0f32", out, progress=silent).overflowed == {}
+    assert main(["convert_weight", str(folder), "--quantization", "q0f16", "-o", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert "model.layers.1.mlp.up_proj.weight has 2 values beyond the range of float16" in told
+    assert "q4f32_1" in told
+    convert(folder, "q0f32", out, progress=silent)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import narrate
-from engine.catalog import QUANTIZATIONS, Quantization, quantization_named
+from engine.catalog import QUANTIZATIONS, ModelDtype, Quantization, quantization_named
 from engine.embedded import quantize
 from engine.embedded.source import Checkpoint, open_checkpoint
 from engine.embedded.spec import Parameter
@@ -37,11 +37,10 @@ ProgressCallback = Callable[[int, int | None, str, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What was written. `overflowed` counts, by source tensor, finite values that became infinite."""
+    """What was written."""
 
     shards: tuple[Shard, ...]
     metadata: dict[str, int | float]
-    overflowed: dict[str, int]
 
     @property
     def nbytes(self) -> int:
@@ -53,10 +52,8 @@ class Conversion:
 class _Block:
     """One block of rows of a stored parameter: the rows of each of its one or two stored tensors."""
 
-    source: str
     rows: int
     arrays: tuple[NDArray[Any], ...]
-    overflowed: int
 
 
 def convert(
@@ -76,9 +73,9 @@ def convert(
     `lora_adapter` is merged into them. Nothing is written before every header, name, shape and dtype was
     checked, and `output` changes only when all is done.
 
-    Raises UsageError for a model that cannot be converted, also for NaN and infinite weights: nothing
-    computed with them is right, and the export would be one that can only fail later. StageError
-    where the disk is full or fails.
+    Raises UsageError for a model that cannot be converted, also for weights that are NaN or infinite or would
+    be as they are stored: nothing computed with them is right, and the export could only fail later.
+    StageError where the disk is full or fails.
     """
     how = quantization_named(quantization)
     checkpoint = open_checkpoint(
@@ -98,18 +95,16 @@ def convert(
         "BitsPerParam": held * 8.0 / checkpoint.parameters_read,
     }
     shards = plan_shards(stored)
-    overflowed: dict[str, int] = {}
     with ShardWriter(output, shards) as writer:
-        _write(checkpoint, how, writer, overflowed, progress)
+        _write(checkpoint, how, writer, progress)
         writer.commit(metadata)
-    return Conversion(shards=shards, metadata=metadata, overflowed=overflowed)
+    return Conversion(shards=shards, metadata=metadata)
 
 
 def _write(
     checkpoint: Checkpoint,
     how: Quantization,
     writer: ShardWriter,
-    overflowed: dict[str, int],
     progress: ProgressCallback,
 ) -> None:
     written, count = 0, len(checkpoint.parameters)
@@ -125,8 +120,6 @@ def _write(
                 rows = 0
                 while rows < parameter.shape[0]:
                     block = next(blocks)
-                    if block.overflowed:
-                        overflowed[block.source] = overflowed.get(block.source, 0) + block.overflowed
                     if transposed:
                         # A block is columns of what is stored, so the first bytes need the last block.
                         for array, part in zip(whole, block.arrays, strict=True):
@@ -180,7 +173,7 @@ def _block(
     values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     name = ", ".join(names)
     if parameter.kind == "integers":
-        return _Block(source=name, rows=len(values), arrays=(values.view("<u4"),), overflowed=0)
+        return _Block(rows=len(values), arrays=(values.view("<u4"),))
     magnitude = quantize.largest_magnitude(values)
     if not np.isfinite(magnitude):
         bad = int(np.count_nonzero(~np.isfinite(values.astype(np.float32))))
@@ -189,15 +182,26 @@ def _block(
             why="Nothing computed with them is right: training diverged, or the file is damaged.",
             remedy="Download the model again, or choose another checkpoint of it.",
         )
-    overflowed = 0
     if parameter.plus_one:
         values = quantize.add_one(values)
     dtype = parameter.dtype or how.model_dtype
-    if magnitude >= (limit := quantize.OVERFLOW[dtype]):
-        overflowed = int(np.count_nonzero(np.abs(values.astype(np.float32)) >= limit))
+    if magnitude + parameter.plus_one >= quantize.OVERFLOW[dtype]:
+        _check_range(name, values, dtype)
     place = layout(parameter, how)
     arrays = quantize.quantize(values, how, place) if place else (quantize.stored(values, dtype),)
-    return _Block(source=name, rows=len(values), arrays=arrays, overflowed=overflowed)
+    return _Block(rows=len(values), arrays=arrays)
+
+
+def _check_range(name: str, values: NDArray[Any], dtype: ModelDtype) -> None:
+    """Raise UsageError for finite values that `dtype` rounds to infinity."""
+    limit = quantize.OVERFLOW[dtype]
+    magnitudes = np.abs(values.astype(np.float32))
+    if beyond := int(np.count_nonzero(magnitudes >= limit)):
+        raise UsageError(
+            f"Tensor {name} has {beyond} values beyond the range of {dtype}: up to {magnitudes.max():.4g}.",
+            why="Stored in it they would be infinite, and all that is computed with them nonsense.",
+            remedy="Choose a quantization in float32, q0f32 or q4f32_1.",
+        )
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:
@@ -249,11 +253,6 @@ def run(arguments: argparse.Namespace) -> None:
         source_format="auto" if arguments.source_format == "awq" else arguments.source_format,
         lora_adapter=arguments.lora_adapter,
     )
-    for name, count in done.overflowed.items():
-        narrate.say(
-            f"warning: {count} values of {name} are beyond the range of {how.model_dtype} and became "
-            "infinite; choose a quantization that computes in float32."
-        )
     narrate.say(
         f"Wrote {done.metadata['ParamSize']} tensors, {done.nbytes / 2**20:.1f} MiB in {len(done.shards)} "
         f"shards, {done.metadata['BitsPerParam']:.2f} bits per parameter, "
