@@ -10,6 +10,7 @@ from typing import Any
 
 from engine import process
 from engine.backends.base import Backend, StageCommand, compiler_of, library_name
+from engine.disk import disk_error
 from engine.errors import Cancelled, StageError, WizardError
 from engine.events import (
     Advised,
@@ -28,7 +29,6 @@ from engine.explain import KNOWN, Matcher
 from engine.layout import RECEIPT_NAME
 from engine.plan import ExportPlan
 from engine.run import failure, receipt, resume
-from engine.run.disk import disk_error
 from engine.run.fingerprint import fingerprint
 from engine.run.job import Job, prepare
 from engine.run.log import Log

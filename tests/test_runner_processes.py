@@ -13,10 +13,9 @@ import pytest
 from runner_stand_ins import CONFIG, CONVERT, PATIENT, STUBBORN, StandIn
 from runner_support import ended, failure, finish, forked, is_ready, outcomes, plan_for
 
-from engine import runner
+from engine import disk, runner
 from engine.errors import StageError, UsageError
 from engine.events import Output, Progress
-from engine.run import disk
 
 
 def test_fewer_shards_leave_no_stale_ones(tmp_path: Path, stand_in: Callable[..., StandIn]) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.disk import no_space
 from engine.errors import NotAuthorizedError, StageError, ToolchainError, UsageError, WizardError
 from engine.events import StageName
 from engine.explain import Finding
 from engine.explain.match import QUOTED
-from engine.run.disk import no_space
 
 _NO_SPACE = re.compile(r"No space left on device|not enough space on the disk|Disk quota exceeded")
 _LONGEST = 300

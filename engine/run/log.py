@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from engine.disk import disk_error
 from engine.layout import LOG_NAME
-from engine.run.disk import disk_error
 
 
 class Log:

@@ -12,6 +12,7 @@ from typing import Any
 from engine import preset, wasm_lint
 from engine.backends.base import library_name
 from engine.catalog import TARGETS
+from engine.disk import write_atomically
 from engine.embedded.flags import system_lib_prefix
 from engine.errors import UsageError
 from engine.estimate import estimate
@@ -19,7 +20,6 @@ from engine.events import Check
 from engine.layout import HOME_NAME, RECEIPT_NAME
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan
-from engine.run.disk import write_atomically
 from engine.run.fingerprint import versions
 from engine.run.state import File, StageState
 from engine.units import MIB

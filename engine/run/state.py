@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
+from engine.disk import write_atomically
 from engine.events import StageName
-from engine.run.disk import write_atomically
 
 STATE_NAME = "state.json"
 _VERSION = 1

@@ -22,10 +22,10 @@ from typing import Any
 import filelock
 
 from engine import paths
+from engine.disk import disk_error
 from engine.errors import UsageError, WizardError
 from engine.events import StageName
 from engine.layout import CONFIG_NAME, HOME_NAME, RECEIPT_NAME
-from engine.run.disk import disk_error
 from engine.run.fingerprint import sha256
 from engine.run.state import File, StageState, read_state, write_state
 

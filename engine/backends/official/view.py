@@ -10,8 +10,8 @@ import json
 import shutil
 from pathlib import Path
 
+from engine.disk import disk_error
 from engine.model.tensors import open_tensors
-from engine.run.disk import disk_error
 
 INDEX = "model.safetensors.index.json"
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
