@@ -1,6 +1,7 @@
 """What mlc_llm prints and writes, taken apart: bars, lines, manifests, configurations, views of a model."""
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.numpy import save_file
 
 from engine.backends.official import outcome, repair, view
 from engine.backends.official.bars import Bar, Splitter, bar_of
+from engine.embedded.chat.folder import ModelFolder
 from engine.errors import StageError, UsageError
 from engine.layout import CONFIG_NAME
 
@@ -79,6 +81,24 @@ def test_one_window_is_left(before, rolling, after, tmp_path):
     assert (config["temperature"], config["repetition_penalty"], config["top_p"]) == (0.6, 1.0, 1.0)
     assert "repetition_penalty: 1.0, which was missing" in done
     assert not repair.configuration(tmp_path, rolling=rolling, choice=None), "a second time nothing is left"
+
+
+def test_a_tokenizer_that_cuts_texts_short_does_not_after_it(tmp_path):
+    model, into = tmp_path / "hf", tmp_path / "out"
+    for folder in (model, into):
+        folder.mkdir()
+        shutil.copyfile(GEMMA / "hf" / "tokenizer.json", folder / "tokenizer.json")
+    (model / "config.json").write_text("{}")
+    assert repair.tokenizer(into, ModelFolder(model)) == []
+    whole = json.loads((into / "tokenizer.json").read_text())
+    cut = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    (model / "tokenizer.json").write_text(json.dumps(whole | {"truncation": cut}))
+    (into / "tokenizer.json").write_bytes((model / "tokenizer.json").read_bytes())
+    (done,) = repair.tokenizer(into, ModelFolder(model))
+    assert "cuts texts short" in done
+    assert json.loads((into / "tokenizer.json").read_text()) == whole
+    (model / "tokenizer.json").unlink()
+    assert repair.tokenizer(into, ModelFolder(model)) == []
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.embedded.chat.choose import Choice
+from engine.embedded.chat.folder import ModelFolder
 from engine.layout import CONFIG_NAME, MANIFEST_NAME, OLD_MANIFEST_NAME
 
 _NEEDED: dict[str, Any] = {
@@ -41,6 +42,19 @@ def manifests(folder: Path) -> list[str]:
             (folder / name).unlink()
             done.append(f"{name}: taken away, no runtime opens it")
     return done
+
+
+def tokenizer(folder: Path, model: ModelFolder) -> list[str]:
+    """Write tokenizer.json as transformers loads it where mlc_llm copied one that means something else.
+
+    `model` is the source. Raises UsageError for a tokenizer that cannot be used.
+    """
+    name = "tokenizer.json"
+    # Of a model without one mlc_llm makes it, by transformers.
+    if not (model.path / name).is_file() or not (changes := model.tokenizer_changes):
+        return []
+    (folder / name).write_bytes(model.exported(name))
+    return list(changes)
 
 
 def configuration(folder: Path, *, rolling: bool, choice: Choice | None) -> list[str]:

@@ -128,12 +128,13 @@ def _configuration(parsed: argparse.Namespace) -> tuple[list[str], dict[str, str
     from engine.embedded.chat.folder import ModelFolder
     from engine.embedded.gen_config import told_of
 
-    choice, told = None, {}
+    choice, told, model = None, {}, ModelFolder(parsed.source)
     if parsed.conversation is not None:
-        choice = choose_conversation(ModelFolder(parsed.source), parsed.conversation)
+        choice = choose_conversation(model, parsed.conversation)
         told = told_of(choice.conversation.name, choice)
     try:
-        return repair.configuration(parsed.into, rolling=parsed.rolling, choice=choice), told
+        done = repair.tokenizer(parsed.into, model)
+        return done + repair.configuration(parsed.into, rolling=parsed.rolling, choice=choice), told
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StageError(
             f"{CONFIG_NAME}, as mlc_llm wrote it, cannot be used: {error!r}.",
