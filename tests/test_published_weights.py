@@ -45,16 +45,27 @@ def add(name: str, like: str) -> Callable[[Tensors], None]:
         ("model.layers.0.self_attn.q_proj.bias", "model.norm.weight"),
         ("model.layers.1.self_attn.q_norm.weight", "model.norm.weight"),
         ("model.layers.2.input_layernorm.weight", "model.norm.weight"),
+        ("model.norm.bias", "model.norm.weight"),
     ],
 )
 def test_what_is_left_of_a_layer_is_no_small_matter(name: str, like: str, model: Changed) -> None:
     """A bias or a norm that config.json does not speak of, and a layer more than it counts."""
     folder = model(add(name, like))
     error = refused(folder)
-    assert f"1 tensors in their layers that config.json leaves no place for: {name}" in error.what
+    assert f"1 tensors of the decoder that config.json leaves no place for: {name}" in error.what
     assert "2 layers" in error.why
     with pytest.raises(UsageError, match="leaves no place for"):
         facts.read(folder)
+
+
+def test_a_bias_of_the_head_is_no_small_matter(tmp_path: Path) -> None:
+    """As Phi-4-mini's lm_head_bias would have it."""
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((GOLDEN / "mistral" / "hf" / "config.json").read_bytes())
+    tensors = load_file(GOLDEN / "mistral" / "hf" / "model.safetensors")
+    save_file(tensors | {"lm_head.bias": np.ones(384, np.float32)}, folder / "model.safetensors")
+    assert "leaves no place for: lm_head.bias" in refused(folder).what
 
 
 def test_a_layer_less_in_the_config_is_no_small_matter(model: Changed) -> None:

@@ -27,9 +27,9 @@ def shares_head(parameters: Iterable[Parameter], spec: DecoderSpec) -> bool:
 def left_over(parameters: tuple[Parameter, ...], tensors: TensorSource, spec: DecoderSpec) -> tuple[str, ...]:
     """The tensors that `parameters` make no use of, harmless ones apart: a vision tower, for example.
 
-    Raises UsageError for those inside the decoder's own layers. A bias or a norm that config.json does
-    not speak of, or a layer more than it counts, is part of what was trained: the model without it would
-    load and write nonsense.
+    Raises UsageError for those inside the decoder's own layers, and for biases of its head and norm. What
+    config.json does not speak of, or a layer more than it counts, is part of what was trained: the model
+    without it would load and write nonsense.
     """
     used = {name for parameter in parameters for name in parameter.sources}
     # The head of a tied model has the values of its embedding, saved twice.
@@ -43,14 +43,15 @@ def left_over(parameters: tuple[Parameter, ...], tensors: TensorSource, spec: De
         if (number := _layer_of(parameter)) == "0"
         for name in parameter.sources
     }
-    lost = [name for name in unused if any(re.match(re.escape(prefix) + r"\d", name) for prefix in layers)]
+    inside = re.compile("|".join(rf"{re.escape(prefix)}\d" for prefix in layers))
+    # Outside of them, a bias of the head or of the last norm.
+    lost = [n for n in unused if inside.match(n) or f"{n.removesuffix('.bias')}.weight" in used]
     if lost:
-        count = len(spec.layers)
         raise UsageError(
-            f"The weights have {len(lost)} tensors in their layers that config.json leaves no place for: "
+            f"The weights have {len(lost)} tensors of the decoder that config.json leaves no place for: "
             f"{some(lost)}.",
-            why=f"By config.json this is a {spec.model_type} model of {count} layers without them. They were "
-            "trained with it; left out, it would load and write nonsense.",
+            why=f"By config.json this is a {spec.model_type} model of {len(spec.layers)} layers without "
+            "them. They were trained with it; left out, it would load and write nonsense.",
             remedy="Check --model-type, and that config.json and weights are of the same model.",
         )
     return unused
