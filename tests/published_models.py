@@ -64,8 +64,6 @@ def model(
         dtype="BF16",
         max_context=more.get("context", 32768),
         window=window,
-        eos_token_ids=(1,),
-        bos_token_id=2,
         tokenizer_files=("tokenizer.json",),
         tokenizer_bytes=1000,
         has_chat_template=more.get("template", True),

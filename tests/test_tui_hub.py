@@ -91,7 +91,7 @@ async def test_facts_fill_in_as_they_are_read_and_the_plan_takes_the_commit(
         size = sum(len(data) for name, data in files_of("gemma3_text").items())
         assert app.draft.facts.download_bytes == size - sum(
             len(files_of("gemma3_text")[name])
-            for name in ("config.json", "generation_config.json", "tokenizer_config.json")
+            for name in ("config.json", "tokenizer_config.json")
             if name in files_of("gemma3_text")
         )
         assert describe.megabytes(app.draft.facts.download_bytes) in shown(app)

@@ -77,8 +77,6 @@ class ModelFacts:
     dtype: str
     max_context: int | None
     window: int | None
-    eos_token_ids: tuple[int, ...]
-    bos_token_id: int | None
     tokenizer_files: tuple[str, ...]
     tokenizer_bytes: int
     has_chat_template: bool
@@ -171,7 +169,6 @@ def read(
     tokenizer = tuple(name for name in TOKENIZER_FILES if name in sizes)
     if not tokenizer:
         raise _no_tokenizer(remote.name if remote else str(folder), sizes)
-    generation = _optional(folder / "generation_config.json")
     # Multimodal configurations keep the language model's settings in text_config.
     text = {**config, **_mapping(config.get("text_config"))}
     return ModelFacts(
@@ -188,8 +185,6 @@ def read(
             else text.get("max_position_embeddings", text.get("n_positions"))
         ),
         window=_window(spec, text),
-        eos_token_ids=_ids(generation.get("eos_token_id"), config.get("eos_token_id")),
-        bos_token_id=next(iter(_ids(generation.get("bos_token_id"), config.get("bos_token_id"))), None),
         tokenizer_files=tokenizer,
         tokenizer_bytes=sum(sizes[name] for name in tokenizer),
         has_chat_template=_has_chat_template(folder, sizes),
@@ -288,9 +283,3 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 def _positive(value: object) -> int | None:
     return value if type(value) is int and value > 0 else None
-
-
-def _ids(*values: object) -> tuple[int, ...]:
-    """Token ids of fields that hold one, a list or none; each once, in order."""
-    found = [v for value in values for v in (value if isinstance(value, list) else [value])]
-    return tuple(dict.fromkeys(v for v in found if type(v) is int))

@@ -57,7 +57,7 @@ def look(repo_id: str, revision: str, tell: Tell) -> None:
     # tokenizer_config.json may be large, and is wanted for a chat template that stands nowhere else.
     also = () if any(name in sizes for name in CHAT_TEMPLATE_FILES) else ("tokenizer_config.json",)
     folder = Path()
-    for name in (CONFIG_FILE, "generation_config.json", *also):
+    for name in (CONFIG_FILE, *also):
         if name in sizes:
             place = hf_hub_download(repo_id, name, revision=commit, tqdm_class=hub.Bytes)
             folder = Path(place).parent
