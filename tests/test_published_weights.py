@@ -163,6 +163,17 @@ def test_a_model_that_writes_no_text_is_refused(architecture: str, model: Change
     assert error.what == f"This model is a {architecture}, which writes no text."
 
 
+@pytest.mark.parametrize(("name", "other"), [("mistral", "llama"), ("gemma", "llama"), ("llama", "mistral")])
+def test_a_model_type_that_contradicts_config_json_is_refused(name: str, other: str, tmp_path: Path) -> None:
+    """Their tensors have the same names: a Mistral would lose its window, a Gemma its scales."""
+    source = GOLDEN / name / "hf"
+    with pytest.raises(UsageError, match=f"but config.json is that of a {name} model"):
+        convert(source, "q0f16", tmp_path / "out", model_type=other, progress=silent)
+    assert facts.read(source, other).unsupported is not None
+    assert family_of({"model_type": "my-own"}, other).model_type == other
+    assert family_of({"model_type": "gemma3"}, "gemma3_text").model_type == "gemma3_text"
+
+
 def test_a_model_that_embeds_text_is_refused(model: Changed) -> None:
     """As Qwen3-Embedding is: a causal decoder by config.json, with a shared head."""
     folder = model()

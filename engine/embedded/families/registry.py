@@ -101,7 +101,8 @@ def family_of(config: Mapping[str, Any], model_type: str = "auto") -> Family:
     """The family of a Hugging Face config, or the one `model_type` names.
 
     Raises UsageError naming the architecture, the nearest family, all supported ones, and whether
-    mlc_llm knows the model; and for one that writes no text, a classifier for example.
+    mlc_llm knows the model; for one that writes no text, a classifier for example; and for a `model_type`
+    that contradicts the config's own.
     """
     found = (config.get("model_type") or "") if model_type == "auto" else model_type
     architectures = tuple(str(name) for name in config.get("architectures") or ())
@@ -112,6 +113,13 @@ def family_of(config: Mapping[str, Any], model_type: str = "auto") -> Family:
             remedy="Choose the chat model that it was made from, or another one.",
         )
     if family := _BY_NAME.get(found):
+        own = _BY_NAME.get(str(config.get("model_type")), family)
+        if own is not family:
+            raise UsageError(
+                f"model.model_type = {found!r}, but config.json is that of a {own.model_type} model.",
+                why="Where tensors of both have the same names, the export would load and write nonsense.",
+                remedy="Leave model.model_type (--model-type) out, or correct model_type in config.json.",
+            )
         return family
     if later := _EARLY.get(found):
         raise UsageError(
