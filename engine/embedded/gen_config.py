@@ -22,9 +22,11 @@ from engine.embedded.chat.folder import ModelFolder
 from engine.embedded.chat.named import AUTO
 from engine.embedded.chat.tokenizer_info import tokenizer_info
 from engine.embedded.chat.tokens import bos_token, is_token
+from engine.embedded.families.base import Family
 from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES, family_of
 from engine.embedded.sizes import Sizes, apply_sizes
+from engine.embedded.spec import DecoderSpec
 from engine.errors import StageError, UsageError
 from engine.layout import CONFIG_NAME
 from engine.model.config import normalise
@@ -148,17 +150,7 @@ def generate(
     awq.check_pair(awq.method(hf_config), stored_as)
     family = family_of(hf_config, model_type)
     awq.check(hf_config, family.model_type)
-    try:
-        model = family.model_config(hf_config)
-        spec = family.spec(model)
-        for size in ("vocab_size", "context_window_size"):
-            model[size] = int(model[size])
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise UsageError(
-            f"{folder.path / 'config.json'} does not describe a {family.model_type} model: {error}",
-            why="A field that every such model has is missing or of the wrong kind.",
-            remedy="Download config.json again, or name another --model-type.",
-        ) from error
+    model, spec = _described(folder, family, hf_config)
     warnings = apply_sizes(model, sizes, family.can_roll)
     check_context(spec, model["context_window_size"])
     rolling = sizes.sliding_window_size or -1
@@ -204,6 +196,24 @@ def generate(
         trimmed_roles=choice.trimmed_roles,
         warnings=(*warnings, *choice.warnings),
     )
+
+
+def _described(
+    folder: ModelFolder, family: Family, hf_config: Mapping[str, Any]
+) -> tuple[dict[str, Any], DecoderSpec]:
+    """The model_config of `hf_config`, and its decoder. Raises UsageError where a field does not fit."""
+    try:
+        model = family.model_config(hf_config)
+        spec = family.spec(model)
+        for size in ("vocab_size", "context_window_size"):
+            model[size] = int(model[size])
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise UsageError(
+            f"{folder.path / 'config.json'} does not describe a {family.model_type} model: {error}",
+            why="A field that every such model has is missing or of the wrong kind.",
+            remedy="Download config.json again, or name another --model-type.",
+        ) from error
+    return model, spec
 
 
 def _check_rows(folder: ModelFolder, choice: Choice, vocab_size: int) -> None:
