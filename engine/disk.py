@@ -1,4 +1,4 @@
-"""Writing to a disk that may be full or forbidden."""
+"""The disk: how much room it has, writing whole or not at all, and what is said of a full one."""
 
 import contextlib
 import errno
@@ -6,18 +6,31 @@ import os
 import shutil
 from pathlib import Path
 
+from engine import paths
 from engine.errors import StageError, WizardError
+from engine.units import MIB
+
+
+def free(path: Path) -> int:
+    """Free bytes of the disk where `path` is or would be made."""
+    return shutil.disk_usage(place(path)).free
+
+
+def place(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    found = path.absolute()
+    while not paths.is_folder(found) and found != found.parent:
+        found = found.parent
+    return found
 
 
 def disk_error(error: OSError, path: Path) -> WizardError:
     """`error` in plain words; `path` is what was being written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = ""
+        room = ""
         with contextlib.suppress(OSError):
-            free = (
-                f"{shutil.disk_usage(path if path.is_dir() else path.parent).free / 2**20:.0f} MiB are free."
-            )
-        return no_space(path, free)
+            room = f"{free(path) / MIB:.0f} MiB are free."
+        return no_space(path, room)
     return StageError(
         f"{path} cannot be written: {error.strerror or error}.",
         remedy="Check the folder's permissions, or choose another.",

@@ -1,10 +1,9 @@
 """What this machine has to offer a run: memory and room on disk, in bytes."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine import paths
+from engine import disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +28,10 @@ def inspect(output: Path) -> Machine:
 
     memory = psutil.virtual_memory()
     cache = hub_cache()
-    elsewhere = _place(cache).stat().st_dev != _place(output).stat().st_dev
+    elsewhere = disk.place(cache).stat().st_dev != disk.place(output).stat().st_dev
     return Machine(
         ram_total=memory.total,
         ram_available=memory.available,
-        disk_free=disk_free(output),
-        cache_free=disk_free(cache) if elsewhere else None,
+        disk_free=disk.free(output),
+        cache_free=disk.free(cache) if elsewhere else None,
     )
-
-
-def disk_free(path: Path) -> int:
-    """Free bytes of the disk where `path` is or would be made."""
-    return shutil.disk_usage(_place(path)).free
-
-
-def _place(path: Path) -> Path:
-    """`path`, or the nearest folder above it that is there."""
-    place = path.absolute()
-    while not paths.is_folder(place) and place != place.parent:
-        place = place.parent
-    return place

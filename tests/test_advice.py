@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from published_models import GEMMA, LLAMA_1B, SMOL, TINY_LLAMA, model
 
+from engine import disk
 from engine.advice import Advice, advise
 from engine.catalog import QUANTIZATIONS, TARGETS
 from engine.errors import UsageError
-from engine.machine import Machine, disk_free, inspect
+from engine.machine import Machine, inspect
 from engine.model import facts as model_facts
 from engine.model.facts import ModelFacts
 from engine.plan import BUILTIN_DEMO, ExportPlan
@@ -192,7 +193,7 @@ def test_disk_and_memory() -> None:
 def test_this_machine(tmp_path: Path) -> None:
     found = inspect(tmp_path / "not" / "made" / "yet")
     assert 0 < found.ram_available <= found.ram_total
-    assert disk_free(tmp_path) > 0
+    assert disk.free(tmp_path) > 0
 
 
 def test_a_model_that_is_not_here_yet_draws_what_the_plan_tells() -> None:

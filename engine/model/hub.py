@@ -18,11 +18,10 @@ from typing import Any
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # listed by the package, not declared
 
-from engine import narrate
+from engine import disk, narrate
 from engine.embedded import awq
 from engine.embedded.source import decoder_of
 from engine.errors import Cancelled, StageError, UsageError, WizardError
-from engine.machine import disk_free
 from engine.model import hub_errors, lora, nearby
 from engine.model.config import normalise
 from engine.model.facts import CONFIG_FILE
@@ -245,7 +244,7 @@ def is_cached(repo_id: str, name: str, commit: str) -> bool:
 def _check_room(missing: dict[str, int], repo_id: str) -> None:
     """Raise StageError where what is to be fetched will not fit, before it fails half way."""
     cache = Path(constants.HF_HUB_CACHE)
-    needed, free = sum(missing.values()), disk_free(cache)
+    needed, free = sum(missing.values()), disk.free(cache)
     if needed > free:
         raise StageError(
             f"{repo_id} takes {needed / 1e6:,.0f} MB more, and the disk of {cache} has "

@@ -31,7 +31,7 @@ def _memory(probe: Probe) -> Finding:
 
 
 def _disk(probe: Probe) -> Finding:
-    from engine import machine
+    from engine import disk
     from engine.embedded.wasm import cache
     from engine.model.nearby import hub_cache
 
@@ -41,7 +41,7 @@ def _disk(probe: Probe) -> Finding:
     unknown = []
     for name, place in places.items():
         try:
-            free[name] = machine.disk_free(place())
+            free[name] = disk.free(place())
         except OSError as error:
             unknown.append(f"{name}: {error.strerror}")
         except ToolchainError as error:
