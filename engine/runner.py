@@ -227,6 +227,7 @@ class _Run:
         """Accept what `stage` made, or raise what is wrong with it."""
         if stage == "verify":
             self._judge()
+            self._refuse_a_mixture()
         elif stage == "fetch":
             self.job = self.job.with_fetched(result)
         elif not any(self.workspace.building(stage).iterdir()):
@@ -250,6 +251,25 @@ class _Run:
             remedy="Run again: the stages of these files will be redone." if damaged else self._not_again(),
             fix="resume" if damaged else "" if self._is_official else "fresh",
         )
+
+    def _refuse_a_mixture(self) -> None:
+        """Raise StageError where what a stage has read is another thing by now, which no check can see."""
+        now: dict[StageName, list[StageCommand]] = {}
+        for command in self.job.commands():
+            if command.stage not in ("fetch", "verify"):
+                now.setdefault(command.stage, []).append(command)
+        outdated = [
+            stage
+            for stage, commands in now.items()
+            if fingerprint(commands, self.job.folders) != self.workspace.stages[stage].fingerprint
+        ]
+        if outdated:
+            raise StageError(
+                f"The model was changed during the run: {' and '.join(outdated)} read it as it was before.",
+                why="Weights and configuration may be of different models.",
+                remedy="Run again: what was made of the model before is made anew.",
+                fix="resume",
+            )
 
     def _not_again(self) -> str:
         if self._is_official:

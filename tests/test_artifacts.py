@@ -136,6 +136,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "manifest",
         "no plain file name",
     ),
+    "a name that no file can have": (
+        lambda o: edit_manifest(o, lambda m: m["records"][0].update(dataPath="a" * 5000)),
+        "shard files",
+        "is missing",
+    ),
+    "a manifest without end": (
+        lambda o: (o / MANIFEST).write_text("[" * 100_000),
+        "manifest",
+        "malformed: maximum recursion depth exceeded",
+    ),
     "two manifests that differ": (
         lambda o: edit(o / "ndarray-cache.json", lambda m: m["records"].clear()),
         "manifest",
@@ -213,7 +223,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a layer less": (
         lambda o: edit(o / CONFIG, lambda c: c["model_config"]["text_config"].update(num_hidden_layers=6)),
         "parameters",
-        "layers.6.",
+        "num_hidden_layers is 6",
     ),
     "no tokenizer": (
         lambda o: (o / "tokenizer.json").unlink(),

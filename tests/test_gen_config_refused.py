@@ -1,6 +1,8 @@
 """Folders, names and places that gen_config refuses in plain words."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import pytest
 from chat_templates import GOLDEN as MODELS
 from gen_config_support import edited, made, read
 
+from engine.artifacts import chat
+from engine.artifacts.report import Report
 from engine.embedded.__main__ import main
 from engine.embedded.gen_config import generate
 from engine.errors import StageError, UsageError
@@ -125,3 +129,14 @@ def test_half_a_character_is_told(tmp_path: Path) -> None:
     source = broken(tmp_path, "tokenizer_config.json", '{"bos_token": "\\ud800"}')
     with pytest.raises(UsageError, match=r"tokenizer_config\.json is not valid JSON"):
         generate(source, tmp_path / "out", quantization="q0f16")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_folder_whose_name_is_no_unicode(tmp_path: Path) -> None:
+    source = edited(tmp_path, "llama").rename(tmp_path / os.fsdecode(b"m\xff"))
+    out = tmp_path / os.fsdecode(b"o\xff")
+    generated = generate(source, out, quantization="q0f16")
+    report = Report()
+    chat.verify(out, report)
+    assert [check for check in report.checks if not check.passed] == []
+    assert generated.path == out / "mlc-chat-config.json"

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from runner_support import FILES, GEMMA, GOLDEN, ended, failure, finish, outcomes, plan_for, visible
 
+from engine import runner
 from engine.artifacts import binaries
 from engine.errors import UsageError
 from engine.events import Advised, Progress, RunStarted, StageEnded, StageStarted
@@ -308,3 +310,26 @@ def test_a_hub_model_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     gone = finish(plan)
     assert failure(gone).stage == "fetch"
     assert "someone/tiny" in failure(gone).what
+
+
+@pytest.mark.parametrize(
+    ("name", "redone"), [("config.json", "convert_weight"), ("tokenizer.json", "gen_config")]
+)
+def test_a_model_that_changes_during_the_run_is_no_export(tmp_path: Path, name: str, redone: str) -> None:
+    """Its parts, each right by itself, may be of two models; that is told, and the next run mends it."""
+    source = tmp_path / "model"
+    shutil.copytree(GEMMA / "hf", source, copy_function=shutil.copyfile)
+    plan = plan_for(tmp_path, source=str(source))
+    events = []
+    for event in runner.run(plan, threading.Event()):
+        events.append(event)
+        if isinstance(event, StageEnded) and event.stage == "gen_config":
+            (source / name).write_text((source / name).read_text() + "\n")
+    told = failure(events)
+    assert told.stage == "verify"
+    assert f"{redone}" in told.what
+    assert told.fix == "resume"
+    assert not (plan.output / "export-receipt.json").exists()
+    again = finish(plan)
+    assert outcomes(again)[redone] == "done"
+    assert ended(again).outcome == "done"

@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from engine import paths
 from engine.artifacts.report import Report
 from engine.layout import CONFIG_NAME
 
@@ -70,14 +71,14 @@ def _windows(config: Mapping[str, Any], report: Report) -> None:
 def _tokenizer(output: Path, config: Mapping[str, Any], report: Report) -> Tokenizer | None:
     """The tokenizer of tokenizer.json, None where there is only SentencePiece's."""
     names = config["tokenizer_files"]
-    problems = [f"{name} is missing" for name in names if not (output / name).is_file()]
+    problems = [f"{name} is missing" for name in names if not paths.is_file(output / name)]
     if not {"tokenizer.json", "tokenizer.model"} & set(names):
         problems.append("neither tokenizer.json nor tokenizer.model is listed")
     tokenizer = None
     path = output / "tokenizer.json"
     if path.name in names and path.is_file():
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            tokenizer = Tokenizer.from_buffer(path.read_bytes())
         except Exception as error:
             problems.append(f"tokenizer.json cannot be loaded: {error}")
     report.add("tokenizer files", problems, ", ".join(names))

@@ -36,7 +36,7 @@ def made_by(output: Path) -> str:
     try:
         receipt = json.loads((output / RECEIPT_NAME).read_text(encoding="utf-8"))
         return str(receipt.get("compiler") or receipt["backend"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
 
 

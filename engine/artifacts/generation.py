@@ -56,7 +56,7 @@ def verify(output: Path, library: Path, config: dict[str, Any], report: Report) 
     from engine.embedded.local import LocalModel
 
     (family, spec), quantization = stated_decoder(config), QUANTIZATIONS[config["quantization"]]
-    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
+    tokenizer = Tokenizer.from_buffer((output / "tokenizer.json").read_bytes())
     conversation = Conversation.from_json(config["conv_template"])
     prompt = conversation.token_ids([{"role": "user", "content": PROMPT}], tokenizer)
     if spec.rolling is None:

@@ -26,6 +26,6 @@ class Report:
             yield
         except OSError as error:
             self.add(name, [f"{error.filename} cannot be read: {error.strerror or error}"], "")
-        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             detail = f"has no key {error}" if type(error) is KeyError else str(error)
             self.add(name, [f"malformed: {detail}"], "")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import narrate
+from engine import narrate, paths
 from engine.artifacts.report import Report
 from engine.catalog import QUANTIZATIONS
 from engine.embedded.families.registry import FAMILIES
@@ -121,7 +121,7 @@ def _sizes(output: Path, shards: tuple[Shard, ...], report: Report) -> list[Shar
     problems, whole = [], []
     for shard in shards:
         path = output / shard.name
-        size = path.stat().st_size if path.is_file() else None
+        size = path.stat().st_size if paths.is_file(path) else None
         if size == shard.nbytes:
             whole.append(shard)
         elif size is None:

@@ -9,6 +9,7 @@ from engine.catalog import QUANTIZATIONS, check_target
 from engine.embedded import awq, flags
 from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES
+from engine.embedded.wasm import cache
 from engine.errors import ToolchainError, UsageError
 from engine.model.facts import ModelFacts
 from engine.model.files import no_tokenizer_json
@@ -30,6 +31,8 @@ class EmbeddedBackend:
         self.cover(plan, facts)
         if plan.compile:
             _find_compiler()
+            if plan.device == "webgpu":
+                cache.root()  # where TVM's runtime is kept: a user without a home has to name a place
             if plan.device == "cuda":
                 _check_cuda(plan)
 

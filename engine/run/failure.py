@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,8 @@ def of_stage(
         return _KINDS.get(told.get("exit_code"), StageError)(
             str(told["what"]), why=str(told.get("why", "")), remedy=str(told.get("remedy") or remedy)
         )
-    if any(_NO_SPACE.search(line) for line in tail):
-        return no_space(output, f"{stage} could not write its files.")
+    if full := next((line for line in tail if _NO_SPACE.search(line)), ""):
+        return _no_space(stage, full, output)
     if cause is not None:
         known = cause.known
         line = cause.line if len(cause.line) <= _LONGEST else f"{cause.line[:_LONGEST]}..."
@@ -55,3 +56,17 @@ def of_stage(
     if name == "SIGKILL":
         last = f"Systems end a process like this when memory runs out; close other programs. {last}"
     return StageError(f"{stage} was ended by signal {number} ({name}).", why=last, remedy=remedy)
+
+
+def _no_space(stage: StageName, line: str, output: Path) -> StageError:
+    """A disk is full, as `line` says: that of `output`, unless it names the folder of temporary files."""
+    temporary = os.environ.get("TMPDIR") or tempfile.gettempdir()
+    if temporary not in line or str(output) in line:
+        return no_space(output, f"{stage} could not write its files.")
+    return StageError(
+        f"No space left on the disk that holds {temporary}, where {stage} keeps temporary files.",
+        why=f"{QUOTED}{line[:_LONGEST]}",
+        remedy="Free some space there, or let TMPDIR (TEMP on Windows) name a folder on another disk. "
+        "Finished stages are kept.",
+        fix="resume",
+    )

@@ -58,7 +58,10 @@ def _identity(path: Path) -> tuple[str, int, str]:
             return str(path), status.st_size, str(status.st_mtime_ns)
         return path.name, status.st_size, sha256(path)
     except OSError as error:
-        raise StageError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise StageError(
+            f"{path} cannot be read: {error.strerror or error}.",
+            remedy="Check that it is there and that you may read it.",
+        ) from None
 
 
 def sha256(path: Path) -> str:

@@ -61,6 +61,7 @@ class Workspace:
         workspace = cls(output)
         try:
             if not paths.is_folder(workspace.home):  # no run was here: nothing may be written before the look
+                workspace._load()
                 workspace._refuse_foreign_export(library)
             workspace.home.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(workspace.home / "lock", blocking=False, thread_local=False)

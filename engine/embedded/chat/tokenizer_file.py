@@ -45,7 +45,8 @@ def tokenizer_of(path: Path, stated: JSON, named: Mapping[str, tuple[int, JSON]]
     known = {token["content"] for token in content.get("added_tokens") or ()}
     lacking = sorted((number, token) for token, (number, _) in named.items() if token not in known)
     try:
-        tokenizer = Tokenizer.from_str(json.dumps(content)) if changes else Tokenizer.from_file(str(path))
+        # By content: the binding takes no path that is not Unicode.
+        tokenizer = Tokenizer.from_buffer(json.dumps(content).encode() if changes else path.read_bytes())
     except Exception as error:  # the binding raises plain Exception
         raise UsageError(
             f"{path} cannot be loaded: {error}",

@@ -45,6 +45,11 @@ def entry(kind: str, key: str, fill: Callable[[Path], None]) -> Path:
         with FileLock(folder.with_name(f"{key}.lock")):
             if not _intact(folder):
                 _refill(folder, fill)
+    except NotImplementedError:
+        raise StageError(
+            f"The disk that holds the cache folder {folder.parent} cannot lock files.",
+            remedy=f"Set {CACHE_VARIABLE} to a folder on a local disk.",
+        ) from None
     except OSError as error:
         raise StageError(
             f"Cannot write the cache folder {folder.parent}: {error.strerror or error}.",
@@ -78,8 +83,10 @@ def damaged(folder: Path) -> list[str]:
     """The files of an entry that are not as they were written; the manifest, where it cannot be read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if not manifest:
+            return [MANIFEST]
         return [name for name, expected in manifest.items() if _found(folder / name) != expected]
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return [MANIFEST]
 
 
