@@ -1,7 +1,14 @@
 """The calling convention of the cache's attention functions, each around the body of a schedule.
 
 A body sees queries, and for a sequence `b` a triple keys(b) = (how many, reader of keys, reader of
-values), whether those lie in pages or in the chunk itself.
+values), whether those lie in pages or in the chunk itself. Its arguments, of B sequences and n queries:
+
+    q    [n, heads, head_dim] in the model dtype    qp  int32 [n]      the positions of queries
+    qi   int32 [B + 1], the rows of each sequence   kp  int32 [B]      the position of each first key
+    o    as q, written                              lse float32 [n, heads], written, in base 2
+    sm_scale, float32: what scores are multiplied by; negative in a layer that has a window
+
+Decode has one query a sequence, so n = B, and its body takes neither qi nor n.
 """
 
 from typing import Any
@@ -50,13 +57,16 @@ def _attend_to_pages(shape: AttentionShape, body: Any) -> Any:
 
     def keys(pages: Any, indptr: Any, values: Any, info: Any) -> Any:
         def of(b: Any) -> tuple[Any, Any, Any]:
+            gap: Any = 0
             if shape.rolling is None:
                 length = paged_length(indptr, info[b], b, ps)
-                slot = lambda j: j  # noqa: E731
             else:
                 gap = info[1, b] - info[2, b]
                 length = paged_length(indptr, info[0, b], b, ps) - gap
-                slot = lambda j: T.if_then_else(j < info[2, b], j, j + gap)  # noqa: E731
+
+            def slot(j: Any) -> Any:
+                return j if shape.rolling is None else T.if_then_else(j < info[2, b], j, j + gap)
+
             return (
                 length,
                 page_element(pages, values, indptr[b], 0, ps, slot),
