@@ -154,6 +154,15 @@ def test_a_folder_with_a_sentencepiece_model_alone_is_refused_before_its_weights
         EmbeddedBackend().cover(ExportPlan(source=str(folder), quantization="q0f16"), found)
 
 
+def test_a_reply_that_ends_at_ordinary_text_is_told(tmp_path: Path) -> None:
+    """As where a fine-tune of Gemma 3 keeps 107, a line end there, of Gemma's first list of EOS."""
+    folder = made(tmp_path)
+    number = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("a")
+    edit(folder / "generation_config.json", eos_token_id=[2, number])
+    generated, _ = exported(folder)
+    assert any(f"ends replies at {number} 'a', a piece of ordinary text" in w for w in generated.warnings)
+
+
 # Special tokens that no file states
 
 

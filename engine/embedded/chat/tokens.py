@@ -66,6 +66,13 @@ def stops(folder: ModelFolder, after_reply: str = "", extra: Iterable[str] = ())
         for missing in sorted(number for number in ids if not is_token(folder, number)):
             warnings.append(f"{where} ends replies at token {missing}, which the tokenizer does not have")
         ids.intersection_update(number for number in set(ids) if is_token(folder, number))
+    whole = set(folder.added_tokens.values())
+    for where, ids in stated.items():
+        if ordinary := ids - whole:
+            warnings.append(
+                f"{where} ends replies at {_shown(folder, ordinary)}, a piece of ordinary text: they stop "
+                "wherever it occurs"
+            )
     named = {where: ids for where, ids in stated.items() if ids}
     widest = max(named.values(), key=len, default=set())
     if any(not ids <= widest for ids in named.values()):
