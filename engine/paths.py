@@ -18,12 +18,12 @@ Place = str | os.PathLike[str]
 
 def is_file(path: Place) -> bool:
     """Whether `path` leads to a file; False for a name that no file can have."""
-    return os.path.isfile(path)  # noqa: PTH113
+    return os.path.isfile(path)  # noqa: PTH113  see above
 
 
 def is_folder(path: Place) -> bool:
     """Whether `path` leads to a folder; False for a name that no folder can have."""
-    return os.path.isdir(path)  # noqa: PTH112
+    return os.path.isdir(path)  # noqa: PTH112  see above
 
 
 def is_taken(path: Place) -> bool:
@@ -34,7 +34,7 @@ def is_taken(path: Place) -> bool:
 def are_same(path: Place, other: Place) -> bool:
     """Whether both lead to one file or folder, under whatever names; False where one is not there."""
     try:
-        return os.path.samefile(path, other)  # noqa: PTH121
+        return os.path.samefile(path, other)  # noqa: PTH121  takes paths as they are given
     except (OSError, ValueError):
         return False
 

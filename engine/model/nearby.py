@@ -38,7 +38,7 @@ def hub_cache() -> Path:
 
 def _client_path(text: str) -> Path:
     """`text` as the client takes it: where there is no home, a folder called ~ in the current one."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111
+    return Path(os.path.expanduser(text))  # noqa: PTH111  Path.expanduser raises there
 
 
 def cached_snapshot(repo_id: str, revision: str = "") -> Path | None:

@@ -216,7 +216,7 @@ class Workspace:
 
     def _refuse_foreign_export(self, library: str) -> None:
         """`refuse_foreign` for what an export is known to hold."""
-        present = os.listdir(self.output) if paths.is_folder(self.output) else []  # noqa: PTH208
+        present = os.listdir(self.output) if paths.is_folder(self.output) else []  # noqa: PTH208  names alone
         found = {name for name in present if any(fnmatchcase(name, pattern) for pattern in EXPORT_PATTERNS)}
         self.refuse_foreign(found | {library})
 
