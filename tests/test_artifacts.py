@@ -47,6 +47,12 @@ def export(pristine: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pristine, tmp_path / "export"))
 
 
+def a_layer_less(config: dict[str, Any]) -> None:
+    text = config["model_config"]["text_config"]
+    text["num_hidden_layers"] -= 1
+    text["kwargs"]["layer_types"].pop()
+
+
 def failed(output: Path, library: str | None = None) -> dict[str, str]:
     return {check.name: check.found for check in verify(output, library) if not check.passed}
 
@@ -221,7 +227,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "malformed",
     ),
     "a layer less": (
-        lambda o: edit(o / CONFIG, lambda c: c["model_config"]["text_config"].update(num_hidden_layers=6)),
+        lambda o: edit(o / CONFIG, a_layer_less),
         "parameters",
         "num_hidden_layers is 6",
     ),
