@@ -275,6 +275,9 @@ TARGETS: dict[str, Target] = {
     )
 }
 
+COMPILED_HERE = tuple(name for name, target in TARGETS.items() if not target.lacks_codegen)
+"""The targets that the embedded compiler makes libraries for; weights are the same for all."""
+
 _LIBRARY = re.compile(r"model-(\w+)\.(wasm|so|dylib|dll|tar)")
 
 

@@ -12,10 +12,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import ToolchainError, UsageError
+from engine.errors import ToolchainError, UsageError, WizardError
 
 PORTABLE = "compute_75"
 """Where no GPU is here to compile for: PTX, which the driver of any GPU since Turing (2018) translates."""
@@ -100,6 +101,46 @@ def check_architectures(architectures: Sequence[str], compiler: Compiler) -> Non
             remedy=f"Name one, as {PORTABLE} for every GPU since 2018, or install the CUDA toolkit, whose "
             "nvcc does several.",
         )
+
+
+def identity(arch: str, *, nvrtc: bool = True) -> dict[str, str]:
+    """What compiled kernels depend on beside their source: the compiler and its version, the architectures.
+
+    `arch` is as for `architectures`; without `nvrtc` only nvcc counts. Where there is no compiler, that is
+    told: whoever needs one says what is missing.
+    """
+    try:
+        found = compiler()
+        named = ",".join(architectures(arch))
+    except WizardError as error:
+        return {"cuda": error.what}
+    told = {"cuda architectures": named}
+    if found.path is not None:
+        return {"nvcc": _version(found.path), **told}
+    return {**(_nvrtc_versions() if nvrtc else {"nvcc": "none"}), **told}
+
+
+def _nvrtc_versions() -> dict[str, str]:
+    """The versions of the packages that NVRTC and the headers for it come in."""
+    found = {}
+    for wheel in NVRTC_WHEELS:
+        try:
+            found[wheel] = metadata.version(wheel)
+        except metadata.PackageNotFoundError:  # as where conda has installed it
+            found[wheel] = "not a package"
+    return found
+
+
+def _version(nvcc: Path) -> str:
+    """What `nvcc --version` says of release and build."""
+    try:
+        told = subprocess.run(
+            [nvcc, "--version"], capture_output=True, text=True, timeout=_TIME_LIMIT, check=True,
+            stdin=subprocess.DEVNULL,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{nvcc}, which does not say its version ({type(error).__name__})"
+    return " ".join(told.split())
 
 
 def device_architecture() -> str | None:

@@ -1,11 +1,13 @@
 """Processors and systems that a library's host code is made for, as `--host` names them.
 
-Names are LLVM's triples, `ARCHITECTURE-VENDOR-SYSTEM` in any of their usual forms.
+Names are LLVM's triples, `ARCHITECTURE-VENDOR-SYSTEM` in any of their usual forms, after which a
+processor may be named as LLVM's programs have it: `x86_64-linux-gnu -mcpu=x86-64-v4`.
 """
 
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,8 +39,13 @@ SUFFIXES: dict[System, str] = {
 }
 # What a processor surely has. AVX2 came to x86-64 in 2013; without it a model takes several times as long.
 _X86_LEVEL, _APPLE = "x86-64-v3", "apple-m1"
-_TOLD = {"x86_64": "x86-64", "aarch64": "AArch64"}
-_SYSTEMS_TOLD = {
+_NAMED = re.compile(r"(\w+)-(\S+?)(?:\s+-mcpu=(\S+))?")
+TOLD: Mapping[Architecture | None, str] = {
+    "x86_64": "x86-64",
+    "aarch64": "AArch64",
+    None: "another architecture's",
+}
+SYSTEMS_TOLD = {
     "linux": "Linux",
     "android": "Android",
     "macos": "macOS",
@@ -49,16 +56,21 @@ _SYSTEMS_TOLD = {
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """A processor and a system. `libc` is "gnu" or "musl" on Linux, else empty."""
+    """A processor and a system. `libc` is "gnu" or "musl" on Linux, else empty.
+
+    `named_cpu` is the processor as LLVM names it, where one was named.
+    """
 
     architecture: Architecture
     system: System
     libc: str = ""
+    named_cpu: str = ""
 
     def __str__(self) -> str:
         """As people say it, for example AArch64 Linux (musl)."""
         libc = " (musl)" if self.libc == "musl" else ""
-        return f"{_TOLD[self.architecture]} {_SYSTEMS_TOLD[self.system]}{libc}"
+        cpu = f", {self.named_cpu}" if self.named_cpu else ""
+        return f"{TOLD[self.architecture]} {SYSTEMS_TOLD[self.system]}{libc}{cpu}"
 
     @property
     def suffix(self) -> str:
@@ -85,7 +97,9 @@ class Host:
 
     @property
     def cpu(self) -> str:
-        """The processor, as LLVM names it, that code for any machine of this kind may ask for."""
+        """The processor, as LLVM names it, that code may ask for: the named one, or what all have."""
+        if self.named_cpu:
+            return self.named_cpu
         if self.architecture == "x86_64":
             return _X86_LEVEL
         return _APPLE if self.system == "macos" else "generic"
@@ -102,23 +116,35 @@ def here() -> Host:
     return Host(architecture=architecture, system="linux", libc=libc)
 
 
-def parse(triple: str) -> Host:
-    """The host that `triple` names. Raises UsageError for one that no library can be made for."""
-    first, *rest = triple.lower().split("-")
-    words = "-".join(rest)
-    architecture = _ARCHITECTURES.get(first)
-    if architecture and "android" in words:
-        return Host(architecture=architecture, system="android")
-    if architecture and re.search(r"\b(darwin|macos)", words):
-        return Host(architecture=architecture, system="macos")
-    if architecture and re.search(r"\bios(?!.*(macabi|simulator))", words):
-        return Host(architecture=architecture, system="ios")
-    if architecture and "windows" in words:
-        return Host(architecture=architecture, system="windows")
-    if architecture and "linux" in words:
-        return Host(architecture=architecture, system="linux", libc="musl" if "musl" in words else "gnu")
+def parse(named: str) -> Host:
+    """The host that `named` names: a triple, and `-mcpu=CPU` after a space where a processor is meant.
+
+    Raises UsageError for one that no library can be made for; CPU itself is for LLVM to know.
+    """
+    match = _NAMED.fullmatch(named.strip())
+    architecture = _ARCHITECTURES.get(match[1].lower()) if match else None
+    system, libc = _system(match[2].lower()) if match else (None, "")
+    # A phone is AArch64; x86_64-apple-ios is what runs in a simulator.
+    if match and architecture and system and (architecture, system) != ("x86_64", "ios"):
+        return Host(architecture=architecture, system=system, libc=libc, named_cpu=match[3] or "")
     raise UsageError(
-        f"--host {triple} is not a processor and a system that libraries are made for.",
-        why=f"It takes auto, or an LLVM triple of x86_64 or aarch64, such as {', '.join(EXAMPLES)}.",
+        f"--host {named} is not a processor and a system that libraries are made for.",
+        why=f"It takes auto, or an LLVM triple of x86_64 or aarch64, such as {', '.join(EXAMPLES)}; "
+        "after it, where a processor is meant, a space and -mcpu=CPU.",
         remedy="Leave out the host, for this machine, or name one of those.",
     )
+
+
+def _system(words: str) -> tuple[System | None, str]:
+    """The system that a triple without its architecture names, and its C library."""
+    if "android" in words:
+        return "android", ""
+    if re.search(r"\b(darwin|macos)", words):
+        return "macos", ""
+    if re.search(r"\bios(?!.*(macabi|simulator))", words):
+        return "ios", ""
+    if "windows" in words:
+        return "windows", ""
+    if "linux" in words:
+        return "linux", "musl" if "musl" in words else "gnu"
+    return None, ""

@@ -115,7 +115,12 @@ KEYS: tuple[Key, ...] = (
     _count("context", "tensor_parallel_shards", 1, "devices"),
     _choice("target", "device", TARGETS),
     Key(section="target", name="compile", field="compile", type=bool, allowed="true or false"),
-    _text("target", "host", '"auto" or an LLVM triple', pattern=r"[\w.\-]+"),
+    _text(
+        "target",
+        "host",
+        '"auto", or an LLVM triple and where needed a processor, as "x86_64-linux-gnu -mcpu=x86-64-v4"',
+        pattern=r"[\w.\-]+( -mcpu=[\w.\-]+)?",
+    ),
     _text("target", "opt", "O0, O1, O2, O3 or flags as name=value;name=value", pattern=rf"O[0-3]|{_PAIRS}"),
     _text("target", "system_lib_prefix", '"auto", empty or a C identifier', pattern=r"([A-Za-z_]\w*)?"),
     _text("target", "overrides", "empty, or name=value;name=value", pattern=rf"({_PAIRS})?"),

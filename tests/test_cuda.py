@@ -1,5 +1,6 @@
 """CUDA kernels: found compilers, named architectures, and what each compiler makes of a kernel."""
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -10,12 +11,16 @@ from native_libraries import program
 
 from engine import cuda, hosts, module_blob
 from engine.artifacts import binaries, native
+from engine.backends.base import Folders
+from engine.backends.embedded import EmbeddedBackend
 from engine.cuda import Compiler
 from engine.embedded.compile import compile_library
 from engine.embedded.native import cuda as kernels
 from engine.embedded.native import shared
 from engine.errors import StageError, ToolchainError, UsageError
 from engine.module_blob import SYMBOL, Blob, Module
+from engine.plan import ExportPlan
+from engine.run.fingerprint import fingerprint
 
 NVRTC = Compiler(kind="nvrtc")
 HAS_NVRTC = pytest.mark.skipif(sys.platform == "darwin", reason="NVIDIA has no CUDA for macOS")
@@ -53,6 +58,46 @@ def test_nvcc_comes_before_nvrtc(machine: Path, tmp_path: Path, monkeypatch: pyt
     assert cuda.compiler() == Compiler(kind="nvcc", path=toolkit)
     nvcc = program(machine, "nvcc", NVCC)
     assert cuda.compiler() == Compiler(kind="nvcc", path=nvcc)
+
+
+def test_another_compiler_or_architecture_is_another_result(machine: Path, tmp_path: Path) -> None:
+    """Of a stage that was finished: which compiler it was, of what release, for which GPU."""
+    plan = ExportPlan(
+        source="model", quantization="q4f16_1", output=tmp_path / "out", device="cuda", compile=True
+    )
+    folders = Folders(source=tmp_path, output=tmp_path / "out")
+    folders.config.parent.mkdir()
+    folders.config.write_text("{}")
+
+    def print_(wanted: ExportPlan = plan) -> str:
+        [command] = [c for c in EmbeddedBackend().commands(wanted, folders) if c.stage == "compile"]
+        return fingerprint([command], folders)
+
+    def nvcc(release: str) -> None:
+        program(machine, "nvcc", f"print('Cuda compilation tools, release {release}')")
+
+    def gpu(capability: str) -> None:
+        program(machine, "nvidia-smi", f"print('{capability}')")
+
+    seen = [print_()]
+    for change in (
+        lambda: nvcc("12.4, V12.4.131"),
+        lambda: nvcc("12.8, V12.8.93"),
+        lambda: gpu("8.9"),
+        lambda: gpu("9.0"),
+    ):
+        change()
+        assert print_() == print_()
+        seen.append(print_())
+    assert len(set(seen)) == len(seen)
+    named = dataclasses.replace(plan, cuda_arch="compute_75")
+    before = print_(named)
+    gpu("12.0")
+    assert print_(named) == before, "the GPU here does not matter where an architecture is named"
+    other = dataclasses.replace(plan, device="opencl")
+    before = print_(other)
+    nvcc("13.0")
+    assert print_(other) == before
 
 
 def test_without_either_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,10 +38,20 @@ def test_triples_in_their_usual_forms(triple: str, architecture: str, system: st
     assert hosts.parse(host.triple) == host
 
 
+def test_a_processor_is_named_as_llvm_has_it() -> None:
+    named = hosts.parse("x86_64-linux-gnu -mcpu=x86-64-v2")
+    assert (named.cpu, named.triple) == ("x86-64-v2", LINUX.triple)
+    assert str(named) == "x86-64 Linux, x86-64-v2"
+    assert LINUX.cpu == "x86-64-v3", "which is what nobody has to name"
+    assert hosts.parse("arm64-apple-macos  -mcpu=apple-m4").cpu == "apple-m4"
+
+
 @pytest.mark.parametrize(
     "triple",
     ["", "linux", "x86_64", "riscv64-linux-gnu", "i686-pc-windows-msvc", "arm64-apple-ios18.0-macabi",
-     "arm64-apple-ios-simulator", "x86_64-unknown-freebsd", "wasm32-unknown-unknown"],
+     "arm64-apple-ios-simulator", "x86_64-unknown-freebsd", "wasm32-unknown-unknown", "x86_64-apple-ios",
+     "x86_64-linux-gnu -march=native",
+     "x86_64-linux-gnu -mcpu=", "-mcpu=x86-64-v2", "x86_64-linux-gnu -mcpu=a -mcpu=b"],
 )  # fmt: skip
 def test_hosts_that_no_library_is_made_for(triple: str) -> None:
     with pytest.raises(UsageError, match="is not a processor and a system") as caught:

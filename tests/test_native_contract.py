@@ -20,6 +20,8 @@ CONFIG = {"model_type": "llama", "quantization": "q4f16_1"}
 METADATA: dict[str, Any] = {
     **CONFIG,
     "context_window_size": 256,
+    "sliding_window_size": -1,
+    "attention_sink_size": -1,
     "prefill_chunk_size": 64,
     "max_batch_size": 4,
     "tensor_parallel_shards": 1,
@@ -130,6 +132,7 @@ def test_every_field_must_be_there(key: str) -> None:
         ("model_type", 3),
         ("context_window_size", "256"),
         ("context_window_size", True),
+        ("sliding_window_size", None),
         ("prefill_chunk_size", 0),
         ("max_batch_size", -1),
         ("tensor_parallel_shards", 2),

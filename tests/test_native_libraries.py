@@ -1,5 +1,6 @@
 """Libraries for other devices than browsers: of the right format, with what MLC's engine looks up."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,10 +14,10 @@ from exports import weights
 from native_libraries import MADE, MODEL, PREFIXES, QUANTIZATION, library, program
 
 from engine import artifacts, hosts
-from engine.artifacts import binaries, native
+from engine.artifacts import binaries, generation, native
 from engine.catalog import TARGETS, host_of
 from engine.embedded.compile import compile_library
-from engine.embedded.native import metal, ndk, static
+from engine.embedded.native import metal, ndk, shared, static
 from engine.errors import StageError, ToolchainError, UsageError
 from engine.module_blob import EXECUTABLE_KIND, LIBRARY_KIND, SYMBOL
 
@@ -106,6 +107,38 @@ def test_a_portable_library_for_this_machine_generates() -> None:
     assert checks["generation"].passed
 
 
+def test_a_library_for_an_older_processor_is_one(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without AVX its vectors are of another width, and float16 is widened by arithmetic."""
+    if str(hosts.here()) != "x86-64 Linux":
+        pytest.skip("another machine than the one that is named")
+    path = copied / "model-cpu.so"
+    compile_library(copied, path, device="cpu", host="x86_64-linux-gnu -mcpu=x86-64-v2")
+    compiled = json.loads(capsys.readouterr().out)
+    assert compiled == {
+        "library": "model-cpu.so",
+        "host": "x86_64-unknown-linux-gnu",
+        "processor": "x86-64-v2",
+    }
+    checks = {check.name: check for check in artifacts.verify(copied)}
+    assert checks["generation"].passed, checks["generation"].found
+    with pytest.raises(UsageError, match="-mcpu=x86-64-v9 is no processor") as caught:
+        compile_library(copied, path, device="cpu", host="x86_64-linux-gnu -mcpu=x86-64-v9")
+    assert "x86-64-v2" in caught.value.why
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a library that is made for Linux")
+def test_a_library_for_a_better_processor_is_not_run(copied: Path) -> None:
+    """An instruction that no processor has stands for one that this processor lacks."""
+    trap = {"x86_64": "ud2", "aarch64": "udf #0"}[hosts.here().architecture]
+    source = f'__attribute__((constructor)) static void start(void) {{ __asm__("{trap}"); }}'
+    (copied / "trap.c").write_text(source)
+    shared.zig(("cc", "-target", hosts.here().zig, "-shared", "trap.c", "-o", "model-cpu.so"), copied)
+    told = {"library": "model-cpu.so", "processor": "sierraforest"}
+    config = json.loads((copied / "mlc-chat-config.json").read_text(encoding="utf-8"))
+    why = generation.why_not(copied, copied / "model-cpu.so", config, foreign=False, compiled=told)
+    assert "made for sierraforest, has instructions that this processor" in why
+
+
 @pytest.mark.parametrize("name", ["AArch64 Linux", "Windows", "metal", "iphone", "cuda"])
 def test_what_cannot_be_run_is_checked_and_not_claimed(name: str) -> None:
     if name == "AArch64 Linux" and hosts.here().architecture == "aarch64":
@@ -155,6 +188,69 @@ def test_a_library_that_was_cut_short(copied: Path, name: str, share: float) -> 
     data = whole.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     assert failing(path)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"host": "x86_64-unknown-linux-gnu"}, "is code for AArch64 processors, not x86-64"),
+        ({"host": "arm64-apple-macos11.0"}, "is ELF, not Mach-O"),
+        ({"host": "pdp11-unix"}, "--host pdp11-unix is not"),
+    ],
+)
+@pytest.mark.parametrize("where", ["receipt", "run"])
+def test_a_library_is_held_to_the_host_that_it_was_made_for(
+    copied: Path, where: str, told: dict[str, str], said: str
+) -> None:
+    """Of Linux on two processors both are model-cpu.so: what compile told says which one it has to be."""
+    path = Path(shutil.copy(library("AArch64 Linux"), copied))
+    tell(copied, where, {"library": path.name, "host": "aarch64-unknown-linux-musl"})
+    assert all(check.passed for check in artifacts.verify(copied, path.name) if check.name == "library")
+    tell(copied, where, {"library": path.name, **told})
+    assert said in failing(path)
+    tell(copied, where, {"library": "model-opencl.so", **told})
+    assert all(check.passed for check in artifacts.verify(copied, path.name) if check.name == "library")
+
+
+def tell(export: Path, where: str, compiled: dict[str, str]) -> None:
+    """As a receipt has it, or the state of a run that has not written its receipt yet."""
+    if where == "receipt":
+        (export / "export-receipt.json").write_text(json.dumps({"files": [], "library": compiled}))
+    else:
+        (export / ".mlc-wizard").mkdir(exist_ok=True)
+        state = {"version": 1, "stages": {"compile": {"result": compiled}}}
+        (export / ".mlc-wizard" / "state.json").write_text(json.dumps(state))
+
+
+def test_an_archive_is_held_to_the_prefix_that_it_was_made_with(copied: Path) -> None:
+    path = Path(shutil.copy(library("android"), copied))
+    tell(copied, "receipt", {"library": path.name, "system_lib_prefix": PREFIXES["android"]})
+    assert all(check.passed for check in artifacts.verify(copied, path.name) if check.name == "library")
+    tell(copied, "receipt", {"library": path.name, "system_lib_prefix": "gemma_"})
+    assert "not with 'gemma_'" in failing(path)
+
+
+def test_without_a_receipt_it_is_held_to_what_its_device_has() -> None:
+    """Mach-O says which of Apple's systems it is for; there is no iPhone with another processor."""
+    mac, phone = (native.read(library(name)) for name in ("macOS", "iphone"))
+    assert {b.system for b in mac.binaries} == {"macos"}
+    assert any("is for macOS, not for iphone" in p for p in native.problems(mac, TARGETS["iphone"]))
+    assert any("is for iOS, not for metal" in p for p in native.problems(phone, TARGETS["metal"]))
+    metal_ = native.read(library("metal"))
+    intel = dataclasses.replace(metal_, suffix=".dylib")
+    assert any("AArch64 processors, not x86-64" in p for p in native.problems(intel, TARGETS["metal"]))
+    first, second = native.read(library("android")).binaries
+    fat = (first, dataclasses.replace(second, architecture="x86_64"))
+    android = dataclasses.replace(native.read(library("android")), binaries=fat)
+    assert native.problems(android, TARGETS["android"]) == ["its objects are for several processors"]
+
+
+def test_a_library_for_another_processor_is_not_run(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if hosts.here().architecture == "aarch64":
+        pytest.skip("this machine")
+    shutil.copy(library("AArch64 Linux"), copied)
+    assert all(check.passed for check in artifacts.verify(copied))
+    assert "not run here: model-cpu.so is for AArch64 processors, this is x86-64" in capsys.readouterr().err
 
 
 def test_a_library_of_another_model(copied: Path) -> None:

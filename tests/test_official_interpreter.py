@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from official_support import command_line, distribution, environment, mlc_llm, site_packages
 
+from engine.backends.official import checkout as source_checkout
 from engine.backends.official import inspection, interpreter
 from engine.backends.official.inspection import Inspection, inspect, look
 from engine.backends.official.interpreter import Candidate, find
@@ -183,6 +184,40 @@ class TestLooking:
         assert found.works, found.problem
         assert (found.version, found.tvm) == ("checkout", "0.26.0")
         assert found.source == str(checkout / "mlc_llm")
+        (checkout / "mlc_llm" / "libinfo.py").write_text('"""Paths."""\n__version__ = "0.1.dev0"\n')
+        assert inspect(found.candidate).version == "checkout 0.1.dev0"
+
+    @pytest.mark.parametrize("kept", ["loose", "packed", "detached", "work tree"])
+    def test_a_checkout_tells_its_commit(self, tmp_path, kept):
+        """Without git, which may not be there: from the files that it keeps."""
+        commit = "79d603f085f50500e9509fa01785ffa7ecfaaa93"
+        root, repository = tmp_path / "mlc-llm", tmp_path / "mlc-llm" / ".git"
+        package = root / "python" / "mlc_llm"
+        package.mkdir(parents=True)
+        (package / "libinfo.py").write_text('__version__ = "0.1.dev0"\n')
+        if kept == "work tree":
+            repository = tmp_path / "other" / ".git" / "worktrees" / "mlc-llm"
+            (root / ".git").write_text(f"gitdir: {repository}\n")
+        repository.mkdir(parents=True)
+        (repository / "HEAD").write_text(commit if kept == "detached" else "ref: refs/heads/main\n")
+        if kept == "packed":
+            (repository / "packed-refs").write_text(f"# pack-refs with: peeled\n{commit} refs/heads/main\n")
+        elif kept == "work tree":
+            (repository / "commondir").write_text("../..\n")
+            refs = tmp_path / "other" / ".git" / "refs" / "heads"
+            refs.mkdir(parents=True)
+            (refs / "main").write_text(commit + "\n")
+        elif kept == "loose":
+            (repository / "refs" / "heads").mkdir(parents=True)
+            (repository / "refs" / "heads" / "main").write_text(commit + "\n")
+        assert source_checkout.version(package) == "checkout 79d603f0"
+
+    def test_a_repository_around_the_checkout_is_not_its_own(self, tmp_path):
+        package = tmp_path / "project" / "vendor" / "mlc-llm" / "python" / "mlc_llm"
+        package.mkdir(parents=True)
+        (tmp_path / "project" / ".git").mkdir()
+        (tmp_path / "project" / ".git" / "HEAD").write_text("7" * 40)
+        assert source_checkout.version(package) == "checkout"
 
     def test_a_mixed_environment_is_named(self, tmp_path):
         python = mlc_llm(tmp_path / "env")

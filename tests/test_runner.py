@@ -99,6 +99,12 @@ def test_the_receipt_of_a_library_for_an_app(finished: ExportPlan) -> None:
     assert package["model_lib_path_for_prepare_libs"] == {model["model_lib"]: "model-android.tar"}
     exported = {symbol for o in binaries.read(plan.output / "model-android.tar") for symbol in o.exported}
     assert f"{model['model_lib']}___tvm_ffi__library_bin" in exported
+    assert receipt["library"] == {
+        "library": "model-android.tar",
+        "host": "aarch64-linux-android",
+        "processor": "generic",
+        "system_lib_prefix": f"{model['model_lib']}_",
+    }
     assert "webllm" not in receipt
 
 

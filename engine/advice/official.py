@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.advice.case import Advice, Case, is_official
-from engine.backends.embedded import TARGETS
+from engine.catalog import COMPILED_HERE
 
 
 def gemma3(case: Case) -> Iterator[Advice]:
@@ -35,6 +35,6 @@ def rope_parameters(case: Case) -> Iterator[Advice]:
 
 def _embedded(case: Case) -> Mapping[str, Any] | None:
     """The embedded backend, where it covers the target."""
-    if case.plan.compile and case.plan.device not in TARGETS:
+    if case.plan.compile and case.plan.device not in COMPILED_HERE:
         return None
     return {"backend": "embedded"}

@@ -5,8 +5,8 @@
 
 from pathlib import Path
 
-from engine import hosts, narrate, paths
-from engine.artifacts import chat, folder, generation, library, native, native_contract, weights
+from engine import narrate, paths
+from engine.artifacts import chat, folder, generation, library, native_contract, weights
 from engine.artifacts.report import Report
 from engine.catalog import host_library_suffix
 from engine.errors import UsageError
@@ -37,14 +37,14 @@ def verify(output: Path, library_name: str | None = None, made_by: str | None = 
     config = chat.verify(output, report)
     foreign = (made_by or folder.made_by(output)) == "mlc_llm"
     manifest = weights.verify(output, config, report, foreign=foreign)
-    library.verify(output, library_name, config or {}, report, foreign=foreign)
+    compiled = folder.compiled(output)
+    library.verify(output, library_name, config or {}, report, foreign=foreign, compiled=compiled)
     folder.verify(output, manifest, library_name, report)
     runnable = output / f"model-cpu{host_library_suffix()}"
     fine = runnable.is_file() and all(check.passed for check in report.checks)
-    # Of Linux on two processors both are model-cpu.so.
-    if config and fine and (foreign or native.read(runnable).architecture == hosts.here().architecture):
-        if foreign and (why := generation.why_not(output, runnable, config)):
+    if config and fine:
+        if why := generation.why_not(output, runnable, config, foreign=foreign, compiled=compiled):
             narrate.say(f"{GENERATION}: not run here: {why}")
         elif foreign or native_contract.verify(runnable, "cpu", config, report):
-            generation.verify(output, runnable, config, report)
+            generation.verify(output, runnable, config, report, foreign=foreign)
     return report.checks

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import lief
 
 from engine.errors import WizardError
-from engine.hosts import Architecture
+from engine.hosts import Architecture, System
 from engine.module_blob import SYMBOL
 
 Format = Literal["ELF", "Mach-O", "PE"]
@@ -23,6 +23,10 @@ _ELF: dict[object, Architecture] = {lief.ELF.ARCH.X86_64: "x86_64", lief.ELF.ARC
 _MACHO: dict[object, Architecture] = {
     lief.MachO.Header.CPU_TYPE.X86_64: "x86_64",
     lief.MachO.Header.CPU_TYPE.ARM64: "aarch64",
+}
+_APPLE: dict[object, System] = {
+    lief.MachO.BuildVersion.PLATFORMS.MACOS: "macos",
+    lief.MachO.BuildVersion.PLATFORMS.IOS: "ios",
 }
 _PE: dict[object, Architecture] = {
     lief.PE.Header.MACHINE_TYPES.AMD64: "x86_64",
@@ -38,6 +42,7 @@ class BinaryFormatError(WizardError):
 class Binary:
     """A shared library, or an object file; `architecture` is None for one that no target has.
 
+    `system` is None where the file does not say which of those with its format it is for.
     `defined` has the bytes of the file from each symbol on that holds TVM's modules; names are without the
     underscore that Mach-O puts before each. `wanted` are the names that others must supply.
     """
@@ -45,6 +50,7 @@ class Binary:
     name: str
     format: Format
     architecture: Architecture | None
+    system: System | None
     shared: bool
     exported: frozenset[str]
     wanted: frozenset[str]
@@ -116,6 +122,7 @@ def _elf(data: bytes, name: str) -> Binary:
         name=name,
         format="ELF",
         architecture=_ELF.get(header.machine_type),
+        system=None,
         shared=shared,
         exported=frozenset(own),
         wanted=frozenset(wanted),
@@ -146,6 +153,7 @@ def _macho(data: bytes, name: str) -> Binary:
         name=name,
         format="Mach-O",
         architecture=_MACHO.get(macho.header.cpu_type),
+        system=_APPLE.get(macho.build_version.platform) if macho.build_version else None,
         shared=shared,
         exported=frozenset(own),
         wanted=frozenset(wanted),
@@ -164,6 +172,7 @@ def _pe(data: bytes, name: str) -> Binary:
         name=name,
         format="PE",
         architecture=_PE.get(pe.header.machine),
+        system="windows",
         shared=pe.header.has_characteristic(lief.PE.Header.CHARACTERISTICS.DLL),
         exported=frozenset(entries),
         wanted=frozenset(entry.name for library in pe.imports for entry in library.entries),

@@ -1,12 +1,13 @@
 """The folder itself: nothing left over, and everything as the receipt says."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from engine.artifacts.library import LIBRARY_PATTERN
 from engine.artifacts.report import Report
 from engine.artifacts.weights import Shard
-from engine.layout import RECEIPT_NAME
+from engine.layout import HOME_NAME, RECEIPT_NAME
 from engine.run.fingerprint import sha256
 
 
@@ -38,6 +39,25 @@ def made_by(output: Path) -> str:
         return str(receipt.get("compiler") or receipt["backend"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
+
+
+def compiled(output: Path) -> Mapping[str, str]:
+    """What compile told of its library: name, host, processor, prefix. Empty where nothing tells.
+
+    The receipt says so, and in a run, which has none yet, the state of its stages.
+    """
+    for path, *keys in (
+        (output / RECEIPT_NAME, "library"),
+        (output / HOME_NAME / "state.json", "stages", "compile", "result"),
+    ):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            for key in keys:
+                found = found[key]
+            return {str(key): str(value) for key, value in found.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return {}
 
 
 def _receipt(output: Path, report: Report) -> None:

@@ -1,7 +1,9 @@
 """A library for this machine, shown to work: it generates, and says what the stored weights say."""
 
+import importlib.util
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from engine import hosts
+from engine.artifacts import native
 from engine.artifacts.report import Report
 from engine.catalog import QUANTIZATIONS
 from engine.embedded.chat.conversation import Conversation
 from engine.embedded.families.registry import FAMILIES, stated_decoder
-from engine.errors import StageError
+from engine.errors import StageError, UsageError
 from engine.events import GENERATION
 
 PROMPT = "Hello! Who are you?"
@@ -27,26 +31,73 @@ _TRIAL = """import pathlib, sys
 from engine.embedded.local import LocalModel
 LocalModel(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])).step([0])
 """
-"""A library of another TVM may be refused by this one, or crash it."""
+"""In a process of its own: a library of another TVM, or for a better processor, may crash it."""
+_ILLEGAL = frozenset({-4, 128 + 4, 0xC000001D})
+"""Exit codes of a process that met an instruction which the processor lacks, on POSIX and on Windows."""
 
 
-def why_not(output: Path, library: Path, config: dict[str, Any]) -> str:
-    """Why a library of another compiler cannot be run here; empty where it can."""
+def why_not(
+    output: Path, library: Path, config: dict[str, Any], *, foreign: bool, compiled: Mapping[str, str]
+) -> str:
+    """Why a library for cpu cannot be run here; empty where it can.
+
+    A `foreign` one is of another compiler; `compiled` is what ours told (`folder.compiled`), if anything.
+    """
+    if importlib.util.find_spec("tvm") is None:
+        return "apache-tvm, which runs it, is not installed"
+    if foreign:
+        return _not_known(output, config) or _crash(output, library, f"{library.name}, compiled by another")
+    # Of Linux on two processors both are model-cpu.so.
+    architecture, here = native.read(library).architecture, hosts.here()
+    if architecture != here.architecture:
+        return f"{library.name} is for {hosts.TOLD[architecture]} processors, this is {here}"
+    from tvm.target.codegen import llvm_get_system_cpu
+
+    processor = compiled.get("processor", "") if compiled.get("library") == library.name else ""
+    if processor == (own := llvm_get_system_cpu()):
+        return ""
+    done = _tried(output, library)
+    if done.returncode not in _ILLEGAL:
+        return ""  # whatever else is wrong with it, the checks say
+    wanted = f", made for {processor}," if processor else ""
+    return f"{library.name}{wanted} has instructions that this processor, {own}, lacks"
+
+
+def _not_known(output: Path, config: dict[str, Any]) -> str:
+    """Why nothing can be said of what a library of this configuration ought to compute."""
     if config["model_type"] not in FAMILIES or config["quantization"] not in QUANTIZATIONS:
         return f"nothing is known of {config['model_type']} in {config['quantization']}"
-    if config["context_window_size"] < 1 or not (output / "tokenizer.json").is_file():
-        return "it needs a context of fixed length and tokenizer.json"
-    command = (sys.executable, "-P", "-c", _TRIAL, str(output), str(library))
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if not (output / "tokenizer.json").is_file():
+        return "it needs tokenizer.json"
+    try:
+        _, spec = stated_decoder(config)
+    except UsageError as error:
+        return error.what
+    # Longer ones roll by rules of their own; up to the window all caches hold the same.
+    if spec.rolling is not None and spec.rolling.window <= TOKENS:
+        return f"its cache rolls after {spec.rolling.window} tokens"
+    return ""
+
+
+def _crash(output: Path, library: Path, what: str) -> str:
+    done = _tried(output, library)
     if done.returncode == 0:
         return ""
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    last = f": {lines[-1]}" if lines else ""
-    return f"this apache-tvm does not run {library.name}, which was compiled by another{last}"
+    return f"this apache-tvm does not run {what}" + (f": {lines[-1]}" if lines else "")
 
 
-def verify(output: Path, library: Path, config: dict[str, Any], report: Report) -> None:
+def _tried(output: Path, library: Path) -> "subprocess.CompletedProcess[bytes]":
+    command = (sys.executable, "-P", "-c", _TRIAL, str(output), str(library))
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
+def verify(
+    output: Path, library: Path, config: dict[str, Any], report: Report, *, foreign: bool = False
+) -> None:
     """Generate greedily with `library` and compare every step with a float32 evaluation in numpy.
+
+    That is of one cache for all: of a `foreign` library that rolls, only what comes before it does.
 
     The evaluation shares nothing with the compiler (`engine.embedded.evaluate`). Its cost is that of
     one pass over the weights.
@@ -59,8 +110,9 @@ def verify(output: Path, library: Path, config: dict[str, Any], report: Report) 
     tokenizer = Tokenizer.from_buffer((output / "tokenizer.json").read_bytes())
     conversation = Conversation.from_json(config["conv_template"])
     prompt = conversation.token_ids([{"role": "user", "content": PROMPT}], tokenizer)
-    if spec.rolling is None:
-        prompt = prompt[: config["context_window_size"] - TOKENS]
+    if spec.rolling is None or foreign:
+        most = spec.rolling.window if spec.rolling else config["context_window_size"]
+        prompt = prompt[: most - TOKENS]
     try:
         model = LocalModel(output, library)
         steps, tokens = _generate(model, prompt)

@@ -1,10 +1,11 @@
 """The model library: that it is one, whole, for its device, and of the model that lies beside it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine import wasm_lint
+from engine import hosts, wasm_lint
 from engine.artifacts import native
 from engine.artifacts.report import Report
 from engine.catalog import TARGETS, target_of
@@ -23,12 +24,19 @@ _SHARED = ("model_type", "quantization")
 
 
 def verify(
-    output: Path, library_name: str | None, config: dict[str, Any], report: Report, *, foreign: bool = False
+    output: Path,
+    library_name: str | None,
+    config: dict[str, Any],
+    report: Report,
+    *,
+    foreign: bool = False,
+    compiled: Mapping[str, str],
 ) -> None:
     """Check `library_name`, or each library that is there; `config` is mlc-chat-config.json.
 
     It is empty where that is not right, which another check tells. Of a `foreign` library, which mlc_llm
-    made, nothing but its format is known.
+    made, nothing but its format is known. `compiled` is what compile told of one of them, if anything
+    (`folder.compiled`): it is then held to its host and its prefix, else to what its device may have.
     """
     found = [path for path in sorted(output.glob(LIBRARY_PATTERN)) if path.suffix in _SUFFIXES]
     for path in [output / library_name] if library_name else found:
@@ -36,7 +44,7 @@ def verify(
             if foreign and path.suffix != ".wasm":
                 report.add("library", _format_problems(path), f"{path.name}, {path.stat().st_size} bytes")
                 continue
-            problems, told = _look(path, config)
+            problems, told = _look(path, config, compiled if compiled.get("library") == path.name else {})
             report.add("library", problems, f"{path.name}, {path.stat().st_size} bytes{told}")
 
 
@@ -50,18 +58,19 @@ def _format_problems(path: Path) -> list[str]:
     return []
 
 
-def _look(path: Path, config: dict[str, Any]) -> tuple[list[str], str]:
+def _look(path: Path, config: dict[str, Any], compiled: Mapping[str, str]) -> tuple[list[str], str]:
     """What is wrong with the library at `path`, and what it is."""
     try:
         if path.suffix == ".wasm":
             return [f"{path.name}: {finding}" for finding in wasm_lint.lint(path)], ""
         library = native.read(path)
+        host = hosts.parse(compiled["host"]) if "host" in compiled else None
     except WizardError as error:
         return [error.what], ""
     target = TARGETS.get(target_of(path.name))
     if target is None:
         return [f"{path.name} is named after no device"], ""
-    problems = native.problems(library, target)
+    problems = native.problems(library, target, host=host, prefix=compiled.get("system_lib_prefix"))
     if not problems:
         problems = _differences(library.metadata, config, path.parent)
     return [f"{path.name}: {problem}" for problem in problems], f", {library}"

@@ -24,7 +24,6 @@ _FORMATS: Mapping[System, str] = {
     "ios": "Mach-O",
     "windows": "PE",
 }
-_TOLD = {"x86_64": "x86-64", "aarch64": "AArch64", None: "another architecture's"}
 COMPILED = {"cuda": ("ptx", "cubin", "fatbin"), "metal": ("metal", "metallib")}
 """The forms that kernels of a kind may have in a library; those of others are source always."""
 _FORMS = {"metal": "source", "metallib": "metallib", "ptx": "PTX", "cl": "source"}
@@ -53,7 +52,7 @@ class NativeLibrary:
         """In one line, as receipts have it."""
         first = self.binaries[0]
         form = "shared library" if first.shared else f"{len(self.binaries)} objects"
-        parts = [f"{first.format} {_TOLD[first.architecture]} {form}"]
+        parts = [f"{first.format} {hosts.TOLD[first.architecture]} {form}"]
         parts += [
             f"{m.kind} kernels as {_FORMS.get(m.format, m.format)}{_least(m)}"
             for m in self.modules
@@ -107,20 +106,7 @@ def problems(
     `host` is where its code is to run, None for any that the target has; `prefix` that of its symbols,
     None for any.
     """
-    systems = (host.system,) if host else target.systems
-    # Where the suffix tells the system apart, as for cpu; metal's tells the processor.
-    systems = tuple(s for s in systems if hosts.SUFFIXES[s] == library.suffix) or systems
-    formats = {_FORMATS[system] for system in systems}
-    out = []
-    for binary in library.binaries:
-        if binary.format not in formats:
-            out.append(f"{binary.name} is {binary.format}, not {' or '.join(sorted(formats))}")
-        wanted = host.architecture if host else binary.architecture
-        if binary.architecture is None or binary.architecture != wanted:
-            out.append(
-                f"{binary.name} is code for {_TOLD[binary.architecture]} processors"
-                + (f", not {_TOLD[wanted]}" if wanted else "")
-            )
+    out = _machine_problems(library, target, host)
     out += _symbol_problems(library, prefix)
     kinds = [m for m in library.modules if m.kind not in (LIBRARY_KIND, EXECUTABLE_KIND)]
     if [m.kind for m in kinds] != ([target.kernels] if target.kernels else []):
@@ -141,6 +127,32 @@ def problems(
     for name in (*native_contract.FUNCTIONS, *sampling):
         if not any(module_blob.names(m, name) for m in library.modules if m.kind == EXECUTABLE_KIND):
             out.append(f"it has no function {name}")
+    return out
+
+
+def _machine_problems(library: NativeLibrary, target: Target, host: Host | None) -> list[str]:
+    """Where its code runs on another system or processor than `host`, or than `target` is on."""
+    systems = (host.system,) if host else target.systems
+    # Where the suffix tells the system apart, as for cpu; metal's tells the processor.
+    systems = tuple(s for s in systems if hosts.SUFFIXES[s] == library.suffix) or systems
+    formats = {_FORMATS[system] for system in systems}
+    if host is not None:
+        architectures: tuple[Architecture, ...] = (host.architecture,)
+    elif target.name == "metal":
+        architectures = ("x86_64",) if library.suffix == ".dylib" else ("aarch64",)
+    else:
+        architectures = ("aarch64",) if target.systems == ("ios",) else ("aarch64", "x86_64")
+    out = []
+    for binary in library.binaries:
+        if binary.format not in formats:
+            out.append(f"{binary.name} is {binary.format}, not {' or '.join(sorted(formats))}")
+        elif binary.system is not None and binary.system not in systems:
+            out.append(f"{binary.name} is for {hosts.SYSTEMS_TOLD[binary.system]}, not for {target.name}")
+        if binary.architecture not in architectures:
+            wanted = f", not {' or '.join(hosts.TOLD[a] for a in architectures)}"
+            out.append(f"{binary.name} is code for {hosts.TOLD[binary.architecture]} processors{wanted}")
+    if len({binary.architecture for binary in library.binaries}) > 1:
+        out.append("its objects are for several processors")
     return out
 
 

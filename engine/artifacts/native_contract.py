@@ -72,6 +72,8 @@ _METADATA: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model_type": (lambda v: isinstance(v, str), "a text"),
     "quantization": (lambda v: isinstance(v, str), "a text"),
     "context_window_size": (_is_int, "a whole number"),
+    "sliding_window_size": (_is_int, "a whole number"),
+    "attention_sink_size": (_is_int, "a whole number"),
     "prefill_chunk_size": (lambda v: _is_int(v, 1), "a positive whole number"),
     "max_batch_size": (lambda v: _is_int(v, 1), "a positive whole number"),
     "tensor_parallel_shards": (lambda v: _is_int(v, 1) and v == 1, "1"),

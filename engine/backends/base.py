@@ -1,6 +1,6 @@
 """What a backend is: it turns a plan into commands, and the runner runs them, whichever made them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +39,7 @@ class StageCommand:
     `inputs` are the files it reads; a folder stands for the files directly in it. `packages` are
     the distributions whose versions matter, `versions` those of what is installed elsewhere.
     `identity` stands for the arguments in the fingerprint where some of them change no result.
+    `asked` gives versions of programs of this machine, which it may start: when a fingerprint is taken.
     """
 
     stage: StageName
@@ -47,6 +48,7 @@ class StageCommand:
     packages: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     identity: tuple[str, ...] | None = None
+    asked: Callable[[], Mapping[str, str]] | None = field(default=None, compare=False)
 
 
 class Backend(Protocol):

@@ -4,8 +4,9 @@ import importlib.util
 import sys
 
 from engine import catalog, cuda
+from engine.backends import kernel_compilers
 from engine.backends.base import Folders, StageCommand, library_name
-from engine.catalog import QUANTIZATIONS, check_target
+from engine.catalog import COMPILED_HERE, QUANTIZATIONS, check_target
 from engine.embedded import awq, flags
 from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES
@@ -14,9 +15,6 @@ from engine.errors import ToolchainError, UsageError
 from engine.model.facts import ModelFacts
 from engine.model.files import no_tokenizer_json
 from engine.plan import ExportPlan
-
-TARGETS = tuple(name for name, target in catalog.TARGETS.items() if not target.lacks_codegen)
-"""The devices it compiles for; weights and configuration are the same for all devices."""
 
 _PROGRAM = (sys.executable, "-P", "-m", "engine.embedded")
 
@@ -56,9 +54,10 @@ class EmbeddedBackend:
             check_target(QUANTIZATIONS[plan.quantization], plan.device)
             library_name(plan)
             _check_flags(plan)
-        if plan.compile and plan.device not in TARGETS:
+        if plan.compile and plan.device not in COMPILED_HERE:
             raise UsageError(
-                f"The embedded backend does not compile for {plan.device}, only for {', '.join(TARGETS)}.",
+                f"The embedded backend does not compile for {plan.device}, "
+                f"only for {', '.join(COMPILED_HERE)}.",
                 why=f"{catalog.TARGETS[plan.device].lacks_codegen} A library for {plan.device} is made by "
                 "the official compiler: the backend mlc_llm, or docker with an image that has it.",
                 remedy=f"Make weights and configuration only, which serve {plan.device} as well, or choose "
@@ -113,6 +112,7 @@ class EmbeddedBackend:
                     ),
                     inputs=(folders.config,),
                     packages=("mlc-wizard", "apache-tvm", "apache-tvm-ffi", "ziglang"),
+                    asked=kernel_compilers.of(plan),
                 )
             )
         return tuple(commands)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import cuda, narrate
-from engine.catalog import ALIASES, QUANTIZATIONS, TARGETS, check_target
+from engine.catalog import ALIASES, COMPILED_HERE, QUANTIZATIONS, check_target
 from engine.cuda import PORTABLE, CudaOptions
 from engine.embedded import awq, flags
 from engine.embedded.families.registry import FAMILIES
@@ -21,13 +21,17 @@ STEPS = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `mlc_llm compile`, and --cuda-arch."""
-    made = [name for name, target in TARGETS.items() if not target.lacks_codegen]
     parser.add_argument("model", type=Path, metavar="MODEL", help="mlc-chat-config.json or its folder")
     parser.add_argument("--quantization", help="must be that of the weights (default: from MODEL)")
     parser.add_argument("--model-type", default="auto", help="family (default: from MODEL)")
-    parser.add_argument("--device", default="webgpu", help=f"one of {', '.join(made)} (default: webgpu)")
     parser.add_argument(
-        "--host", default="auto", help=f"triple of the host code, as {EXAMPLES[1]} (default: this machine)"
+        "--device", default="webgpu", help=f"one of {', '.join(COMPILED_HERE)} (default: webgpu)"
+    )
+    parser.add_argument(
+        "--host",
+        default="auto",
+        metavar="TRIPLE",
+        help=f"where the host code runs, as {EXAMPLES[1]}, or 'TRIPLE -mcpu=CPU' (default: this machine)",
     )
     parser.add_argument("--opt", default="O2", help="O0 to O3, or switches: all compile the same here")
     parser.add_argument(
@@ -149,7 +153,7 @@ def _build(config: dict[str, Any], output: Path, target: LibraryTarget, prefix: 
     narrate.progress(1, STEPS, "steps", "describing the model")
     mod = library.build_module(plan, tvm_target)
     narrate.progress(2, STEPS, "steps", "scheduling kernels, planning memory")
-    mod = lower.lower(mod, tvm_target)
+    mod = lower.lower(mod, tvm_target, cache_elements=library.cache_elements(plan))
     planned = lower.planned_bytes(mod)
     for step in ("prefill", "decode"):
         narrate.say(f"{step} plans {planned[step] / 2**20:.2f} MiB of temporaries")
@@ -160,6 +164,11 @@ def _build(config: dict[str, Any], output: Path, target: LibraryTarget, prefix: 
     output.parent.mkdir(parents=True, exist_ok=True)
     export.write(executable, output, target, prefix, options)
     narrate.say(f"{output.name}: {output.stat().st_size / 2**20:.2f} MiB")
+    if target.host is not None:
+        # What verify holds the library to, also on another machine.
+        made = {"library": output.name, "host": target.host.triple, "processor": lower.processor(tvm_target)}
+        made |= {"system_lib_prefix": prefix} if target.system_lib else {}
+        narrate.result(made | (cuda.identity(cuda_arch) if options else {}))
     narrate.progress(STEPS, STEPS, "steps", "done")
 
 

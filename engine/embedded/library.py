@@ -54,6 +54,15 @@ def plan_of(config: Mapping[str, Any]) -> LibraryPlan:
     )
 
 
+def cache_elements(plan: LibraryPlan) -> int:
+    """What the keys and values of a layer hold, where each sequence has the most tokens.
+
+    MLC's engine gives its cache no more, unless it is told to by somebody.
+    """
+    tokens = plan.max_batch_size * max(plan.context_window_size, plan.sliding_window_size)
+    return 2 * tokens * plan.spec.num_key_value_heads * plan.spec.head_dim
+
+
 def longrope_warning(plan: LibraryPlan) -> str | None:
     """What a longrope model does not do beyond its original context, None for all others."""
     for scaling in (layer.rope_scaling for layer in plan.spec.layers):

@@ -4,6 +4,7 @@ Nearly all kernels arrive scheduled. The few tensor expressions get TVM's defaul
 fusion pass runs: what must be fused (dequantization into products and look-ups) is written fused.
 """
 
+import difflib
 import math
 import os
 from collections.abc import Mapping
@@ -14,12 +15,13 @@ from tvm import relax, tirx
 from tvm.relax import transform
 from tvm.s_tir import Schedule, dlight
 from tvm.target import Target
-from tvm.target.codegen import llvm_get_system_cpu
+from tvm.target.codegen import llvm_get_cpu_archlist, llvm_get_system_cpu, llvm_is_valid_cpu
 from tvm.tirx.analysis import undefined_vars
 
 from engine.catalog import TARGETS
+from engine.embedded import narrow
 from engine.embedded.kernels import exponential
-from engine.errors import StageError
+from engine.errors import StageError, UsageError
 from engine.hosts import Host
 
 _GPU_LIMITS = {"max_threads_per_block": 256, "max_shared_memory_per_block": 32768, "thread_warp_size": 1}
@@ -34,11 +36,14 @@ def make_target(device: str, host: Host | None = None, *, cuda_arch: str = "") -
 
     `host` is where the host code runs; None is the browser for webgpu, else this very processor. `cuda_arch`
     is the architecture that CUDA source is written for, sm_XY.
+
+    Raises UsageError for a processor that LLVM does not know.
     """
     kernels = TARGETS[device].kernels
     if host is not None:
+        _check_cpu(host)
         # Only kernels gain from a better processor than the plainest.
-        cpu = _PLAIN[host.architecture] if kernels else host.cpu
+        cpu = _PLAIN[host.architecture] if kernels and not host.named_cpu else host.cpu
         code: dict[str, Any] = {"kind": "llvm", "mtriple": host.triple, "mcpu": cpu}
     else:
         code = _WASM if device == "webgpu" else {"kind": "llvm", "mcpu": llvm_get_system_cpu()}
@@ -50,15 +55,36 @@ def make_target(device: str, host: Host | None = None, *, cuda_arch: str = "") -
     return Target(gpu, host=code)
 
 
-def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
-    """Legalized, scheduled and with memory planned; ready for `code`."""
+def _check_cpu(host: Host) -> None:
+    # LLVM itself takes its plainest processor in place of one that it does not know.
+    if not host.named_cpu or llvm_is_valid_cpu(host.named_cpu, host.triple):
+        return
+    names = [str(name) for name in llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": host.triple}))]
+    near = difflib.get_close_matches(host.named_cpu, names, n=3, cutoff=0.5)
+    raise UsageError(
+        f"--host ... -mcpu={host.named_cpu} is no processor of {host.architecture} that LLVM knows.",
+        why=f"Similar ones are {', '.join(near)}."
+        if near
+        else f"It knows {', '.join(names[:8])} and others.",
+        remedy="Name another, or leave -mcpu out.",
+    )
+
+
+def processor(target: Target) -> str:
+    """The processor that the host code of `target` is for, as LLVM names it."""
+    return str((target if target.kind.name == "llvm" else target.host).attrs.get("mcpu", ""))
+
+
+def lower(mod: tvm.IRModule, target: Target, *, cache_elements: int | None = None) -> tvm.IRModule:
+    """Legalized, scheduled and with memory planned; ready for `code`.
+
+    `cache_elements` is what the pages of one layer's cache hold at most, None where that is not known.
+    """
     if target.kind.name == "llvm":
         schedule = tirx.transform.prim_func_pass(_parallel_over_rows, opt_level=0, name="ParallelOverRows")
     else:
         schedule = dlight.ApplyDefaultSchedule(dlight.gpu.Fallback())
     passes = [
-        transform.LegalizeOps(),
-        schedule,
         transform.RewriteDataflowReshape(),
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
@@ -68,6 +94,9 @@ def lower(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
         transform.DeadCodeElimination(),
     ]
     with target:
+        mod = tvm.transform.Sequential([transform.LegalizeOps(), schedule])(mod)
+        if target.kind.name in narrow.KERNELS:
+            mod = narrow.narrowed(mod, cache_elements)
         return tvm.transform.Sequential(passes)(mod)
 
 

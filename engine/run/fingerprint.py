@@ -32,7 +32,11 @@ def fingerprint(commands: Sequence[StageCommand], folders: Folders) -> str:
             "stage": command.stage,
             "arguments": [word.replace(output, "OUT") for word in command.identity or command.argv[1:]],
             "inputs": [_identity(path) for path in _files(command.stage, command.inputs)],
-            "packages": {**versions(command.packages), **command.versions},
+            "packages": {
+                **versions(command.packages),
+                **command.versions,
+                **(command.asked() if command.asked else {}),
+            },
             "sources": _own_sources(),
         }
         for command in commands

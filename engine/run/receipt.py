@@ -81,6 +81,8 @@ def write(
         "files": [{"name": f.name, "size": f.size, "sha256": f.sha256} for f in files],
         "checks": [dataclasses.asdict(check) for check in checks],
     }
+    if compiled := {k: v for k, v in _result(stages, "compile").items() if k != _REPAIRS}:
+        document["library"] = compiled
     if elsewhere:
         document["versions_of_backend"] = dict(elsewhere)
     if repairs := [line for state in stages.values() for line in _lines(state)]:
@@ -91,6 +93,11 @@ def write(
         document["mlc_package"] = mlc_package(plan, facts)
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     write_atomically(output / RECEIPT_NAME, text, through=output / HOME_NAME)
+
+
+def _result(stages: Mapping[str, StageState], stage: str) -> dict[str, Any]:
+    """What `stage` told of its result; nothing where it was not run."""
+    return stages[stage].result if stage in stages else {}
 
 
 def _lines(state: StageState) -> list[str]:
@@ -152,12 +159,15 @@ def mlc_package(plan: ExportPlan, facts: ModelFacts) -> dict[str, Any]:
     )
     model_lib = prefix.removesuffix("_")
     memory = {} if facts.spec is None else {"estimated_vram_bytes": estimate(facts, plan).vram_bytes}
+    unknown = "Of the entry in model_list: memory that the model takes, a number of bytes."
     return {
         "device": plan.device,
         "model_list": [{"model_id": model_id(plan), "model_lib": model_lib, **memory}],
         "model_lib_path_for_prepare_libs": {model_lib: library_name(plan)},
         "to_fill_in": {
-            "model": "Of the entry in model_list: where the weights are, for example HF://OWNER/NAME.",
+            "model": "Of the entry in model_list: where the weights are, HF://OWNER/NAME, or a folder, with "
+            '"bundle_weight": true beside it.',
+            **({} if memory else {"estimated_vram_bytes": unknown}),
             "model_lib_path_for_prepare_libs": f"The path of {library_name(plan)} from the app's project.",
         },
     }

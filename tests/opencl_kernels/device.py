@@ -71,9 +71,11 @@ class OpenCL:
     def model(self, folder: Path, config: dict[str, Any]) -> LocalModel:
         """The export in `folder`, with a library for OpenCL in place of its own."""
         target = make_target()
-        mod = lower.lower(library.build_module(library.plan_of(config), target), target)
+        plan = library.plan_of(config)
+        elements = library.cache_elements(plan)
+        mod = lower.lower(library.build_module(plan, target), target, cache_elements=elements)
         planned = lower.planned_bytes(mod)
-        mod = library.with_metadata(mod, library.metadata(library.plan_of(config), planned))
+        mod = library.with_metadata(mod, library.metadata(plan, planned))
         with self._collecting():
             executable = lower.code(mod, target, system_lib=False)
         with mock.patch.object(tvm.runtime, "load_module", return_value=executable):

@@ -2,9 +2,11 @@
 
 import platform
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.backends import kernel_compilers
 from engine.backends.base import Folders, StageCommand, library_name
 from engine.backends.official.cli import Cli, Subcommand
 from engine.backends.official.inspection import Inspection
@@ -41,6 +43,12 @@ class OfficialBackend:
         if plan.compile:
             library_name(plan)
             check_target(quantization, plan.device)
+            if " " in plan.host:
+                raise UsageError(
+                    f"mlc_llm takes a triple alone, not target.host = {plan.host!r}.",
+                    why="Its --host has no place for a processor: it takes the plainest of the triple.",
+                    remedy=f'Leave the processor out: --set target.host="{plan.host.split()[0]}"',
+                )
 
     def check(self, plan: ExportPlan, facts: ModelFacts | None) -> None:
         """Raise UsageError for what this mlc_llm does not know: a value, or a flag that the plan needs."""
@@ -193,6 +201,7 @@ class OfficialBackend:
             self._line(cli, cli.compile, folders.config, flags),
             folders,
             inputs=(folders.config,),
+            asked=kernel_compilers.of(plan, nvrtc=False),
         )
 
     def _line(
@@ -213,6 +222,7 @@ class OfficialBackend:
         folders: Folders,
         *,
         inputs: tuple[Path, ...],
+        asked: Callable[[], Mapping[str, str]] | None = None,
     ) -> StageCommand:
         checkout = self.found.candidate.checkout
         into = ("--into", str(folders.building(stage)))
@@ -223,6 +233,7 @@ class OfficialBackend:
             inputs=inputs,
             packages=("mlc-wizard",),
             versions=self.found.versions,
+            asked=asked,
         )
 
 

@@ -3,13 +3,14 @@
 import contextlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine import process
-from engine.backends.official import cli, probe
+from engine.backends.official import checkout, cli, probe
 from engine.backends.official.cli import Cli
 from engine.backends.official.interpreter import AUTO, Candidate, find
 from engine.errors import Cancelled, ToolchainError, WizardError
@@ -18,6 +19,7 @@ LIMIT_SECONDS = 180.0
 """How long an interpreter may take: mlc_llm imports torch, which a cold disk takes a minute for."""
 
 _PROBE = Path(probe.__file__)
+_teller: ContextVar[Callable[[str], object]] = ContextVar("teller", default=lambda _: None)
 REMEDY = (
     "Make an environment of its own for it (mlc-wizard --check shows the commands), or name an interpreter "
     "that has it: --set engine.interpreter=PATH"
@@ -31,7 +33,7 @@ class Inspection:
 
     `packages` are the distributions that bring tvm or mlc_llm, with versions; `mixed` those among them
     that overwrite each other's package `tvm`. `source` is the folder of mlc_llm where it is no
-    installed one but a checkout.
+    installed one but a checkout, whose `checkout_version` is then known.
     """
 
     candidate: Candidate
@@ -42,6 +44,7 @@ class Inspection:
     packages: Mapping[str, str] = field(default_factory=dict)
     mixed: tuple[str, ...] = ()
     source: str = ""
+    checkout_version: str = ""
     cli: Cli | None = None
     problem: WizardError | None = field(default=None, compare=False)
 
@@ -52,9 +55,9 @@ class Inspection:
 
     @property
     def version(self) -> str:
-        """The version of mlc_llm: of its distribution, or "checkout"."""
+        """The version of mlc_llm: of its distribution, or "checkout" and what the checkout tells."""
         found = (v for name, v in self.packages.items() if name.startswith(("mlc-llm", "mlc-chat")))
-        return next(found, "checkout" if self.source else "")
+        return next(found, self.checkout_version)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -72,6 +75,16 @@ class Inspection:
         return f"{self.module} {self.version} with tvm {self.tvm} in {self.candidate.told}"
 
 
+@contextlib.contextmanager
+def told_to(tell: Callable[[str], object]) -> Iterator[None]:
+    """Within the block, `tell` is called with a line before an interpreter is looked into."""
+    token = _teller.set(tell)
+    try:
+        yield
+    finally:
+        _teller.reset(token)
+
+
 def inspect(
     candidate: Candidate,
     *,
@@ -84,6 +97,7 @@ def inspect(
     `argv` runs `probe` in it where that takes another command than for an interpreter of this machine.
     Nothing that goes wrong there is raised; it is the result's `problem`. Raises Cancelled after `cancel`.
     """
+    _teller.get()(f"Looking for mlc_llm in {candidate.told}: its versions and flags, which takes seconds.")
     told = _Told()
     asked, stop = cancel or threading.Event(), threading.Event()
     deadline = threading.Timer(limit_seconds, stop.set)
@@ -175,6 +189,8 @@ def _concluded(candidate: Candidate, told: _Told, overran: float | None) -> Insp
         "mixed": _mixed(distributions),
         "source": str(Path(modules[module]).parent) if module and not installed else "",
     }
+    if seen["source"]:
+        seen["checkout_version"] = checkout.version(Path(seen["source"]))
     before = Inspection(**seen)
     problem: WizardError | None = _problem(before, told, overran)
     if problem is None:

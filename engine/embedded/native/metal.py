@@ -18,18 +18,24 @@ _STANDARDS = {"macosx": "macos-metal2.3", "iphoneos": "ios-metal2.3"}
 MISSING = "Xcode's Metal compiler is not here"
 
 
+def version(sdk: str) -> str:
+    """What the Metal compiler for `sdk` says of its version; empty where there is none."""
+    xcrun = shutil.which("xcrun")
+    if xcrun is None:
+        return ""
+    asked = subprocess.run(
+        [xcrun, "-sdk", sdk, "metal", "--version"], capture_output=True, check=False, stdin=subprocess.DEVNULL
+    )
+    return "" if asked.returncode else asked.stdout.decode("utf-8", "replace").strip() or "one of no version"
+
+
 def compiler(sdk: str) -> Callable[[str], bytes] | None:
     """A function from the source of a kernel to a metallib for `sdk`; None without a Metal compiler here.
 
     It raises StageError where a kernel does not compile.
     """
     xcrun = shutil.which("xcrun")
-    if xcrun is None:
-        return None
-    asked = subprocess.run(
-        [xcrun, "-sdk", sdk, "metal", "--version"], capture_output=True, check=False, stdin=subprocess.DEVNULL
-    )
-    if asked.returncode != 0:
+    if xcrun is None or not version(sdk):
         return None
 
     def compile_kernel(source: str) -> bytes:
