@@ -1,10 +1,15 @@
-"""Data on stdout; narration on stderr, for a terminal of any width and for a pipe."""
+"""Data on stdout; narration on stderr, for a terminal of any width and for a pipe; signals."""
 
+import contextlib
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
-from typing import TextIO
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import NoReturn, TextIO
 
 from engine.errors import StageError
 
@@ -107,3 +112,27 @@ class Console:
             raise
         except OSError:
             self._lost = True
+
+
+@contextlib.contextmanager
+def stopping(cancel: threading.Event, console: Console) -> Iterator[None]:
+    """Signals stop the run in good order; a second one leaves at once, and the children with it."""
+
+    def leave() -> NoReturn:
+        os._exit(130)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if cancel.is_set():
+            leave()
+        cancel.set()
+        console.line("Stopping; once more to leave at once.", "yellow")
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {
+        getattr(signal, name): signal.signal(getattr(signal, name), on_signal) for name in names
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

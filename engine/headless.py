@@ -7,19 +7,16 @@
 import contextlib
 import dataclasses
 import json
-import os
 import re
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from types import FrameType
-from typing import NoReturn
 
 from engine import preset, runner
+from engine.backends.official import inspection
 from engine.catalog import TARGETS, target_of
-from engine.console import Console, data
+from engine.console import Console, data, stopping
 from engine.errors import Fix, WizardError
 from engine.events import (
     GENERATION,
@@ -54,7 +51,11 @@ def run(plan: ExportPlan, *, fresh: bool = False, as_json: bool = False) -> int:
     cancel = threading.Event()
     narrator = _Narrator(console)
     code = 1
-    with stopping(cancel, console), contextlib.closing(runner.run(plan, cancel, fresh=fresh)) as events:
+    with (
+        stopping(cancel, console),
+        inspection.told_to(console.line),
+        contextlib.closing(runner.run(plan, cancel, fresh=fresh)) as events,
+    ):
         for event in events:
             if as_json:
                 data(to_json(event))
@@ -72,7 +73,8 @@ def dry_run(plan: ExportPlan, *, as_json: bool = False) -> int:
     Raises WizardError where the plan cannot be run.
     """
     console = Console(sys.stderr)
-    job = prepare(plan)
+    with inspection.told_to(console.line):
+        job = prepare(plan)
     console.line(job.reason)
     for advice in job.advice():
         _tell_advice(console, Advised(code=advice.code, severity=advice.severity, message=advice.message))
@@ -299,27 +301,3 @@ def size_of(count: int) -> str:
 def duration(seconds: float) -> str:
     """`seconds` as 1.23s, or 2:05 from a minute up."""
     return f"{seconds:.2f}s" if seconds < 60 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-@contextlib.contextmanager
-def stopping(cancel: threading.Event, console: Console) -> Iterator[None]:
-    """Signals stop the run in good order; a second one leaves at once, and the children with it."""
-
-    def leave() -> NoReturn:
-        os._exit(130)
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if cancel.is_set():
-            leave()
-        cancel.set()
-        console.line("Stopping; once more to leave at once.", "yellow")
-
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
-    before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {
-        getattr(signal, name): signal.signal(getattr(signal, name), on_signal) for name in names
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

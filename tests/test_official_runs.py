@@ -14,9 +14,9 @@ import pytest
 from official_support import distribution, mlc_llm, working
 from runner_support import GEMMA, GOLDEN, failure, finish, is_ready, outcomes, plan_for, visible
 
-from engine import runner
+from engine import headless, runner
 from engine.artifacts import verify
-from engine.backends.official import stage
+from engine.backends.official import inspection, stage
 from engine.events import Event, Output, Progress, RunStarted, StageEnded
 from engine.plan import ExportPlan
 
@@ -209,6 +209,15 @@ def test_an_environment_that_was_mixed_meanwhile_is_refused_before_anything_runs
     with pytest.raises(Exception, match=r"is mixed: .*apache-tvm 0\.27\.0\.post1"):
         finish(plan)
     assert (plan.output / "export-receipt.json").is_file(), "the export that was there stays as it was"
+
+
+def test_the_seconds_of_looking_into_an_interpreter_are_told(plan, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inspection, "_known", {})  # as in a new process
+    headless.dry_run(plan)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"Looking for mlc_llm in {tmp_path / 'own'}")
+    headless.dry_run(plan)
+    assert "Looking for" not in capsys.readouterr().err, "it is known now"
 
 
 def test_advice_speaks_of_what_it_computes_otherwise(plan, model):

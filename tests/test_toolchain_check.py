@@ -11,7 +11,7 @@ from toolchain_stand_ins import ABORTS, bare_path, fake_package, stand_in
 from toolchain_support import POSIX
 
 from engine.toolchain import packages
-from engine.toolchain.check import Found, Started, check
+from engine.toolchain.check import Found, Started, check, in_children
 from engine.toolchain.finding import Finding
 from engine.toolchain.registry import BY_ID, PROBES
 
@@ -109,6 +109,46 @@ def test_an_import_that_ends_otherwise_is_a_finding(tmp_path: Path, code: str, t
     assert finding.status == "broken"
     assert told in finding.found
     assert finding.found.isprintable()
+
+
+TVM = ("tvm", "tvm-ffi", "tvm-codegen")
+
+
+def all_found(env: dict[str, str]) -> dict[str, Finding]:
+    events = list(check([BY_ID[name] for name in TVM], threading.Event(), seconds=100, env=env))
+    assert {event.id for event in events if isinstance(event, Started)} == set(TVM)
+    findings = [event.finding for event in events if isinstance(event, Found)]
+    assert len(findings) == len(TVM)
+    return {finding.id: finding for finding in findings}
+
+
+@POSIX
+def test_probes_that_share_an_import_tell_what_they_can(tmp_path: Path) -> None:
+    """TVM takes seconds to import, so its probes share a child; they do not share what goes wrong before."""
+    assert len({BY_ID[name].child for name in TVM}) == 1
+    told = all_found(fake_package(tmp_path, "tvm", ABORTS))
+    assert told["tvm-ffi"].status == "ok"
+    for name in ("tvm", "tvm-codegen"):
+        assert told[name].found.startswith("crashed (SIGABRT)")
+        assert "do not belong together" in told[name].why
+
+
+def test_one_of_them_that_fails_by_itself_leaves_the_others(tmp_path: Path) -> None:
+    told = all_found(distribution(tmp_path, "mlc-ai-nightly-cpu", "0.20.dev1", "tvm"))
+    assert told["tvm"].status == "broken"
+    assert (told["tvm-ffi"].status, told["tvm-codegen"].status) == ("ok", "ok")
+    told = all_found(fake_package(tmp_path / "fake", "tvm", "raise ImportError('no module named this')"))
+    assert told["tvm-ffi"].status == "ok"
+    for name in ("tvm", "tvm-codegen"):
+        assert "ImportError: no module named this" in told[name].found
+
+
+def test_the_first_row_does_not_wait_for_the_last() -> None:
+    """Children begin with those that may take long, then in the order of the rows."""
+    children = [[probe.id for probe in child] for child in in_children(PROBES)]
+    assert children[:3] == [["tvm-ffi", "tvm", "tvm-codegen"], ["mlc_llm"], ["python"]]
+    rest = [name for child in children[2:] for name in child]
+    assert rest == [probe.id for probe in PROBES if probe.id in rest]
 
 
 def distribution(folder: Path, name: str, version: str, *packages: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Run probes, several at a time, each in a child of its own, and yield findings as they come.
+"""Run probes, several at a time, in children, and yield findings as they come.
 
 A probe that crashes, hangs or says nothing sensible is a finding about its part, never a failure of
 the check.
@@ -10,7 +10,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,7 +24,9 @@ from engine.toolchain.probe import Probe
 from engine.toolchain.programs import clip, signal_name
 
 AT_ONCE = min((os.cpu_count() or 1) + 2, 12)
-"""Probes at a time: some wait for what does not answer, and many at work would make each look slow."""
+"""Children at a time: some wait for what does not answer, and many at work would make each look slow."""
+LONG = 60.0
+"""A limit of so many seconds is that of a probe which may well take some: it begins before the others."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ class Found:
     finding: Finding
 
 
-def command(probe: Probe, seconds: float | None = None) -> tuple[str, ...]:
-    """The command that runs `probe` by itself."""
+def command(*probes: Probe, seconds: float | None = None) -> tuple[str, ...]:
+    """The command that runs `probes`, all of one group, in one process."""
     limit = () if seconds is None else ("--seconds", str(seconds))
-    return (sys.executable, "-P", "-m", "engine.toolchain", probe.id, *limit)
+    program = (sys.executable, "-P", "-m", "engine.toolchain")
+    return (*program, *(probe.id for probe in probes), "--group", probes[0].group, *limit)
 
 
 def check(
@@ -56,31 +59,36 @@ def check(
 ) -> Generator[Started | Found]:
     """Run `probes` and yield Started and Found for each, in the order in which they come.
 
-    `seconds` is the limit of each in place of its own, `env` is added to the environment. After `cancel`,
-    or when the generator is closed, the children are ended and nothing more is found.
+    `seconds` is the limit of each child in place of its own, `env` is added to the environment. After
+    `cancel`, or when the generator is closed, the children are ended and nothing more is found.
     """
     events: queue.Queue[Started | Found | None] = queue.Queue()
     stop = _Stop(cancel)
 
-    def one(probe: Probe) -> None:
+    def one(child: Sequence[Probe]) -> None:
+        untold = {probe.id: probe for probe in child}
         try:
             if not stop.is_set():
-                events.put(Started(probe.id))
-                finding = _run(probe, stop, seconds or probe.seconds, env)
-                if finding is not None:
+                for name in untold:
+                    events.put(Started(name))
+                limit = seconds or max(probe.seconds for probe in child)
+                for finding in _run(child, stop, limit, env):
+                    del untold[finding.id]
                     events.put(Found(finding))
         except Exception as error:  # no row may be lost for a fault of ours
             fault = f"could not be looked at: {type(error).__name__}: {error}"
-            events.put(Found(_broken(probe, fault, None)))
+            for probe in untold.values():
+                events.put(Found(_broken(probe, fault, None)))
         finally:
             events.put(None)
 
+    children = in_children(probes)
     with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="probe") as pool:
         try:
-            for probe in sorted(probes, key=lambda probe: -probe.seconds):  # the slow ones first
-                pool.submit(one, probe)
+            for child in children:
+                pool.submit(one, child)
             ended = 0
-            while ended < len(probes):
+            while ended < len(children):
                 event = events.get()
                 if event is None:
                     ended += 1
@@ -89,6 +97,15 @@ def check(
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+
+
+def in_children(probes: Sequence[Probe]) -> list[list[Probe]]:
+    """The probes of each child; first those that may take long, then in the order in which they are shown."""
+    shared: dict[str, list[Probe]] = {}
+    for probe in probes:
+        shared.setdefault(probe.child or probe.id, []).append(probe)
+    children = [sorted(child, key=lambda probe: probe.turn) for child in shared.values()]
+    return sorted(children, key=lambda child: max(probe.seconds for probe in child) < LONG)
 
 
 class _Stop(threading.Event):
@@ -109,18 +126,29 @@ class _Stop(threading.Event):
         return super().is_set() or self._parent.is_set() or self.late
 
 
-def _run(probe: Probe, cancel: _Stop, seconds: float, env: Mapping[str, str] | None) -> Finding | None:
-    """What `probe` finds; None where it was cancelled."""
+def _run(
+    probes: Sequence[Probe], cancel: _Stop, seconds: float, env: Mapping[str, str] | None
+) -> Iterator[Finding]:
+    """What `probes` find, in one child, each once; nothing more once it was cancelled."""
+    untold = {probe.id: probe for probe in probes}
     stop = _Stop(cancel, time.monotonic() + seconds)
     matcher = Matcher(known for known in KNOWN if issubclass(known.error, ToolchainError))
-    last, told, code = "", None, 0
+    last, code = "", 0
+    argv = command(*probes, seconds=seconds)
     try:
-        with contextlib.closing(process.stream(command(probe, seconds), stop, env=env)) as items:
+        with contextlib.closing(process.stream(argv, stop, env=env)) as items:
             for item in items:
                 match item:
                     case process.Record("finding", body):
+                        told = None
                         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
                             told = from_json(body)
+                        if told is not None and told.id in untold:
+                            del untold[told.id]
+                            yield told
+                    case process.Record("failed", {"id": name}) if name in untold:
+                        what = f"could not be looked at: {clip(last.strip())}"
+                        yield _broken(untold.pop(name), what, matcher.cause())
                     case process.Record("error", body):
                         last = str(body.get("what", ""))
                     case process.Lines(lines):
@@ -129,11 +157,11 @@ def _run(probe: Probe, cancel: _Stop, seconds: float, env: Mapping[str, str] | N
                     case process.Exited(code, _):
                         pass
     except OSError as error:
-        return _broken(probe, f"cannot be looked at: {error.strerror or error}", None)
-    if told is not None and told.id == probe.id:
-        return told
+        for probe in untold.values():
+            yield _broken(probe, f"cannot be looked at: {error.strerror or error}", None)
+        return
     if cancel.is_set():
-        return None
+        return
     said = f": {clip(last.strip())}" if last.strip() else ""
     if stop.late:
         what = f"no answer within {seconds:g} s{said}"
@@ -141,7 +169,8 @@ def _run(probe: Probe, cancel: _Stop, seconds: float, env: Mapping[str, str] | N
         what = f"crashed ({signal_name(code)}){said}"
     else:
         what = f"ended with exit code {code}{said}"
-    return _broken(probe, what, matcher.cause())
+    for probe in untold.values():
+        yield _broken(probe, what, matcher.cause())
 
 
 def _broken(probe: Probe, found: str, cause: KnownFailure | None) -> Finding:

@@ -19,9 +19,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 from engine.catalog import TARGETS
-from engine.console import Console, data
+from engine.console import Console, data, stopping
 from engine.errors import Cancelled, UsageError
-from engine.headless import stopping
 from engine.toolchain import registry, report
 from engine.toolchain import verdict as judging
 from engine.toolchain.check import Found, Started

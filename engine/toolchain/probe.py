@@ -20,7 +20,8 @@ class Probe:
 
     `why` says what the part is for, `needed_for` who cannot do without it; `of_use` names the targets that
     it is good to know for, all where it is empty. `seconds` is the limit; `at_worst` is the status of a
-    probe that does not come to its end.
+    probe that does not come to its end. Probes of a group with the same `child`, unless it is empty, share
+    one: they need the same import, which takes longer than all else. They look in the order of `turn`.
     """
 
     id: str
@@ -33,6 +34,8 @@ class Probe:
     of_use: tuple[str, ...] = ()
     seconds: float = SECONDS
     at_worst: Status = "broken"
+    child: str = ""
+    turn: int = 0
 
     def finding(self, status: Status, found: str, *, remedy: Remedy = NOTHING, **changed: Any) -> Finding:
         """A finding of this probe; `changed` are fields that depend on what was found."""

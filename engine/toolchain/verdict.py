@@ -4,13 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from engine.backends import embedded
-from engine.catalog import TARGETS
+from engine.catalog import COMPILED_HERE, TARGETS
 from engine.toolchain.finding import EVERY, Finding
 from engine.toolchain.probe import Probe
 
 BACKENDS: Mapping[str, tuple[str, ...]] = {
-    "embedded": embedded.TARGETS,
+    "embedded": COMPILED_HERE,
     "mlc_llm": tuple(TARGETS),
     "docker": tuple(target for target in TARGETS if target not in ("metal", "iphone")),
 }

@@ -2,6 +2,7 @@
 
 import platform
 
+from engine.catalog import COMPILED_HERE
 from engine.errors import WizardError
 from engine.toolchain.finding import EVERY, Finding, Remedy
 from engine.toolchain.probe import Probe
@@ -71,11 +72,10 @@ def _image(probe: Probe) -> Finding:
 
 
 def _mlc_llm(probe: Probe) -> Finding:
-    from engine.backends import embedded
     from engine.backends.docker import inspection
 
     # For the others, the embedded compiler in the image does.
-    needed_for = {"docker": tuple(target for target in _BY_MLC_LLM if target not in embedded.TARGETS)}
+    needed_for = {"docker": tuple(target for target in _BY_MLC_LLM if target not in COMPILED_HERE)}
     try:
         image = inspection.image()
     except WizardError as error:

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+from engine.catalog import COMPILED_HERE
 from engine.toolchain import packages
 from engine.toolchain.finding import EVERY, Finding, Remedy
 from engine.toolchain.probe import Probe
@@ -87,13 +88,11 @@ def _codegen(probe: Probe) -> Finding:
     import tvm  # noqa: F401  registers its functions
     import tvm_ffi
 
-    from engine.backends import embedded
-
     names = set(tvm_ffi.registry.list_global_func_names())
     there = {name for group in _CODEGENS.values() for name in group if f"target.build.{name}" in names}
     absent = {target: set(group) - there for target, group in _CODEGENS.items() if set(group) - there}
     told = ", ".join(sorted(there)) or "none"
-    lacking = tuple(target for target in absent if target in embedded.TARGETS)
+    lacking = tuple(target for target in absent if target in COMPILED_HERE)
     if lacking:
         without = sorted(set().union(*(absent[target] for target in lacking)))
         return probe.finding(
@@ -149,6 +148,8 @@ PROBES = (
         needed_for={"embedded": (EVERY,)},
         look=_tvm,
         seconds=60.0,
+        child="tvm",
+        turn=1,
     ),
     Probe(
         id="tvm-ffi",
@@ -159,6 +160,7 @@ PROBES = (
         needed_for={"embedded": (EVERY,)},
         look=_ffi,
         seconds=60.0,
+        child="tvm",
     ),
     Probe(
         id="tvm-codegen",
@@ -169,6 +171,8 @@ PROBES = (
         needed_for={"embedded": (EVERY,)},
         look=_codegen,
         seconds=60.0,
+        child="tvm",
+        turn=2,
     ),
     Probe(
         id="zig",
