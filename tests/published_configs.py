@@ -445,6 +445,42 @@ MADE: dict[str, Config] = {
     "StableLM of 32 heads, side by side": _STABLELM
     | _WIDE
     | {"num_key_value_heads": 32, "partial_rotary_factor": 1.0, "use_parallel_residual": True},
+    "Qwen 2.5 with YaRN": _QWEN2
+    | {
+        "max_position_embeddings": 131072,
+        "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"},
+    },
+    "Qwen 3 with YaRN, as DeepSeek-R1-0528-Qwen3-8B": _QWEN3
+    | {
+        "max_position_embeddings": 131072,
+        "rope_scaling": {
+            "attn_factor": 0.8782488562869419,
+            "factor": 4.0,
+            "original_max_position_embeddings": 32768,
+            "rope_type": "yarn",
+        },
+    },
+    "Llama with YaRN of its own kind": _LLAMA3
+    | {
+        "rope_scaling": {
+            "beta_fast": 16.0,
+            "beta_slow": 2.0,
+            "factor": 8.0,
+            "mscale": 0.7,
+            "mscale_all_dim": 1.0,
+            "original_max_position_embeddings": 4096,
+            "rope_type": "yarn",
+            "truncate": False,
+        }
+    },
+    "Llama with dynamic scaling": _LLAMA | {"rope_scaling": {"factor": 2.0, "type": "dynamic"}},
+    "GPT-NeoX with YaRN": _NEOX
+    | {
+        "rotary_pct": 0.5,
+        "rope_scaling": {"attention_factor": 1.5, "factor": 4.0, "rope_type": "yarn"},
+        "use_parallel_residual": True,
+    },
+    "StableLM with linear scaling": _STABLELM | {"rope_scaling": {"factor": 2.0, "type": "linear"}},
     "GPT-NeoX without biases, tied": _NEOX
     | {"attention_bias": False, "rotary_pct": 0.5, "tie_word_embeddings": True},
 }

@@ -208,7 +208,7 @@ def test_adapters_that_cannot_be_merged_are_told_at_once(
     ("changes", "told"),
     [
         ({"quantization_config": {"quant_method": "gptq"}}, "quantized already (gptq)"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling of type 'yarn'"),
+        ({"rope_scaling": {"type": "mrope", "factor": 4.0}}, "rope_scaling of type 'mrope'"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "which writes no text"),
     ],
 )

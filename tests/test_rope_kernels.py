@@ -21,6 +21,12 @@ LAYERS = {
     "theta 1e6": LayerSpec(rope_theta=1e6),
     "llama3": LayerSpec(rope_theta=5e5, rope_scaling=LLAMA3),
     "linear": LayerSpec(rope_theta=1e4, rope_scaling=RopeScaling(rope_type="linear", factor=4)),
+    "yarn": LayerSpec(
+        rope_theta=1e6,
+        rope_scaling=RopeScaling(
+            rope_type="yarn", short_factor=tuple(min(1 + 0.1 * j, 4) for j in range(HEAD_DIM // 2))
+        ),
+    ),
 }
 LONGROPE = LayerSpec(
     rope_theta=1e4,

@@ -21,10 +21,11 @@ class RopeScaling:
 
     longrope divides the frequency of pair j by `short_factor[j]` in sequences of at most
     `original_max_position_embeddings` tokens, by `long_factor[j]` in longer ones, and multiplies
-    cosines and sines by `attention_factor` in both.
+    cosines and sines by `attention_factor` in both. yarn does so with `short_factor` in sequences of any
+    length.
     """
 
-    rope_type: Literal["linear", "llama3", "longrope"]
+    rope_type: Literal["linear", "llama3", "yarn", "longrope"]
     factor: float = 1.0
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0

@@ -26,11 +26,13 @@ def rope_frequencies(
 def _scaled(
     frequencies: npt.NDArray[np.float64], scaling: RopeScaling, context: int | None
 ) -> npt.NDArray[np.float64]:
-    """As `_compute_{linear_scaling_rope,llama3,longrope}_parameters` of transformers."""
+    """As `_compute_{linear_scaling_rope,llama3,yarn,longrope}_parameters` of transformers."""
     if scaling.rope_type == "longrope":
         is_long = context is not None and context > scaling.original_max_position_embeddings
         factors = np.array(scaling.long_factor if is_long else scaling.short_factor, np.float64)
         return np.asarray(frequencies / factors, np.float64)
+    if scaling.rope_type == "yarn":
+        return np.asarray(frequencies / np.array(scaling.short_factor, np.float64), np.float64)
     slow = frequencies / scaling.factor
     if scaling.rope_type == "linear":
         return slow

@@ -107,7 +107,7 @@ def decoder_spec(model_type: str, model: JSON, **own: Any) -> DecoderSpec:
     dim = model["head_dim"]
     rotary_dim = int(own.get("rotary_dim") or dim)
     theta = model["position_embedding_base"] if "position_embedding_base" in model else model["rope_theta"]
-    scaling = rope_scaling(model.get("rope_scaling"), rotary_dim)
+    scaling = rope_scaling(model.get("rope_scaling"), rotary_dim, float(theta))
     types = checked_layer_types(model.get("layer_types"), model["num_hidden_layers"])
     types = types or ["sliding_attention"] * model["num_hidden_layers"]
     layers = tuple(

@@ -99,9 +99,9 @@ def spec(model: JSON) -> DecoderSpec:
     every layer the global base, which is wrong.
     """
     text = model["text_config"]
+    theta = float(text["position_embedding_base"])
     full = LayerSpec(
-        rope_theta=float(text["position_embedding_base"]),
-        rope_scaling=rope_scaling(text["rope_scaling"], text["head_dim"]),
+        rope_theta=theta, rope_scaling=rope_scaling(text["rope_scaling"], text["head_dim"], theta)
     )
     window = text["sliding_window_size"]
     local = LayerSpec(

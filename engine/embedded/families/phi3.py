@@ -65,6 +65,8 @@ def _scaling(config: JSON, original: int) -> dict[str, Any] | None:
     if scaling is None:
         return None
     kind = "longrope" if scaling.get("rope_type") == "su" else scaling.get("rope_type")
+    if kind != "longrope":
+        raise ValueError(f"rope_scaling of type {kind!r} is none of Phi 3's, which is longrope")
     return {
         "original_max_position_embeddings": original,
         **scaling,

@@ -36,7 +36,7 @@ def inverse_frequencies(rotary_dim: int, layer: LayerSpec, context: int) -> NDAr
 def _scaled(
     frequencies: NDArray[np.float64], scaling: RopeScaling | None, context: int
 ) -> NDArray[np.float64]:
-    """`transformers.modeling_rope_utils`: linear divides, llama3 divides only long wavelengths.
+    """`transformers.modeling_rope_utils`: linear divides, llama3 and yarn divide only long wavelengths.
 
     longrope divides each pair by a factor of its own. transformers takes the short factors while a
     sequence fits `original_max_position_embeddings` and computes all its keys anew with the long
@@ -48,6 +48,8 @@ def _scaled(
         return frequencies
     if scaling.rope_type == "linear":
         return np.asarray(frequencies / scaling.factor)
+    if scaling.rope_type == "yarn":
+        return np.asarray(frequencies / np.asarray(scaling.short_factor))
     length = scaling.original_max_position_embeddings
     if scaling.rope_type == "longrope":
         factors = scaling.long_factor if context > length else scaling.short_factor
