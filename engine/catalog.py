@@ -239,7 +239,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="metal",
-            sentence="Macs with Apple silicon or Intel.",
+            sentence="Macs, Apple silicon or Intel.",
             suffixes=(".so", ".dylib"),
             systems=("macos",),
             kernels="metal",
@@ -267,7 +267,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             name="android",
-            sentence="Android apps on Adreno and Mali GPUs.",
+            sentence="Android apps, Adreno or Mali.",
             suffixes=(".tar", ".so"),
             systems=("android",),
             kernels="opencl",

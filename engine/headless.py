@@ -37,6 +37,7 @@ from engine.plan import ExportPlan
 from engine.run import verification
 from engine.run.job import Job, placeholders_told, prepare
 from engine.shell import shell_line
+from engine.units import megabytes
 
 _SHARD = re.compile(r"params_shard_(\d+)\.bin")
 
@@ -233,9 +234,9 @@ def record_told(event: RunEnded) -> str:
     """What the receipt holds for whoever loads the library; empty where nobody needs it."""
     suffixes = {PurePath(name).suffix for name, _ in event.files}
     if ".wasm" in suffixes:
-        return f"{RECEIPT_NAME} holds the record for WebLLM's model_list."
+        return f"For WebLLM, add the record in {RECEIPT_NAME} to its model_list."
     if ".tar" in suffixes:
-        return f"{RECEIPT_NAME} holds the entry for mlc-package-config.json of an app."
+        return f"For an app, add the entry in {RECEIPT_NAME} to its mlc-package-config.json."
     return ""
 
 
@@ -273,7 +274,7 @@ def _tell_places(console: Console, job: Job) -> None:
 def _progress(event: Progress) -> str:
     done, total = event.done, event.total
     if event.unit == "bytes":
-        amount = size_of(done) if total is None else f"{size_of(done)} of {size_of(total)}"
+        amount = megabytes(done) if total is None else f"{megabytes(done)} of {megabytes(total)}"
     else:
         amount = f"{done} {event.unit}" if total is None else f"{done}/{total} {event.unit}"
     share = f"{100 * done // total:3d}% " if total else ""
@@ -284,20 +285,13 @@ def grouped(files: Sequence[tuple[str, int]], ellipsis: str) -> Iterator[tuple[s
     """Names and sizes as text, all shards of the weights in one line."""
     shards = [file for file in files if _SHARD.fullmatch(file[0])]
     if len(shards) > 1:
-        total = size_of(sum(size for _, size in shards))
+        total = megabytes(sum(size for _, size in shards))
         yield f"params_shard_0.bin {ellipsis} params_shard_{len(shards) - 1}.bin", total
     for name, size in files:
         if len(shards) <= 1 or (name, size) not in shards:
-            yield name, size_of(size)
-
-
-def size_of(count: int) -> str:
-    """`count` bytes, in MiB with one decimal, or KiB, or bytes."""
-    if count >= 2**20:
-        return f"{count / 2**20:.1f} MiB"
-    return f"{count / 2**10:.1f} KiB" if count >= 2**10 else f"{count} B"
+            yield name, megabytes(size)
 
 
 def duration(seconds: float) -> str:
-    """`seconds` as 1.23s, or 2:05 from a minute up."""
-    return f"{seconds:.2f}s" if seconds < 60 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    """`seconds` as 1.2 s, or 2 min 5 s from a minute up."""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60} s"

@@ -75,8 +75,8 @@ _FOUND: dict[str, tuple[Status, str]] = {
     "tvm-codegen": ("ok", "cuda, llvm, metal, opencl, webgpu; this build lacks vulkan"),
     "zig": ("ok", f"{BY_ID['zig'].wanted}, {_SITE}/ziglang"),
     "wasm-runtime": ("warn", "not compiled yet, in /home/ada/.cache/mlc-wizard/wasm-runtime"),
-    "memory": ("ok", "14.9 GiB, 7.5 GiB of it free"),
-    "disk": ("ok", "78.2 GiB here, 78.2 GiB Hub cache, 78.2 GiB own cache"),
+    "memory": ("ok", "16.0 GB, 8.0 GB of it free"),
+    "disk": ("ok", "84.0 GB here, 84.0 GB Hub cache, 84.0 GB own cache"),
     "hub": ("ok", "https://huggingface.co answers"),
     "browser": ("ok", "/usr/bin/chromium"),
 }
@@ -176,7 +176,7 @@ class Stage:
             case RunEnded():
                 files = tuple((name, self._size(name, size)) for name, size in event.files)
                 checks = tuple(
-                    dataclasses.replace(check, found=re.sub(r"(?<=\.wasm, )\d+", _rounded, check.found))
+                    dataclasses.replace(check, found=re.sub(r"(?<=\.wasm, )[\d,]+", _rounded, check.found))
                     for check in event.checks
                 )
                 output = self.text(event.output)
@@ -192,7 +192,7 @@ class Stage:
 
 
 def _rounded(found: re.Match[str]) -> str:
-    return str(round(int(found.group()), -5))
+    return f"{round(int(found.group().replace(',', '')), -5):,}"
 
 
 async def take(folder: Path) -> dict[str, str]:

@@ -103,7 +103,7 @@ def test_f16_matters_to_browsers_only_where_it_is_used() -> None:
 def test_prefill_above_the_window() -> None:
     own = given_advice(plan("q0f32"), GEMMA)["prefill-above-window"]
     assert (own.severity, own.better) == ("note", {"prefill_chunk_size": 512})
-    assert "1024 tokens" in own.message
+    assert "1,024 tokens" in own.message
     official = given_advice(plan("q0f32", backend="mlc_llm"), GEMMA)["prefill-above-window"]
     assert official.severity == "warning"
     assert "prefill-above-window" not in given_advice(plan("q0f32", prefill_chunk_size=512), GEMMA)
@@ -125,14 +125,14 @@ def test_context_above_the_model() -> None:
     advice = given_advice(plan("q0f32", context_window_size=16384), SMOL)["context-above-model"]
     assert advice.severity == "warning"
     assert advice.better == {"context_window_size": 8192, "prefill_chunk_size": 1024}
-    assert "16384" in advice.message
-    assert "8192" in advice.message
+    assert "16,384" in advice.message
+    assert "8,192" in advice.message
 
 
 def test_a_rolling_cache_above_the_model() -> None:
     advice = given_advice(plan("q0f32", sliding_window_size=16384), SMOL)["rolling-above-model"]
     assert advice.better == {"sliding_window_size": 8192, "prefill_chunk_size": 1024}
-    assert "16384" in advice.message
+    assert "16,384" in advice.message
 
 
 def test_a_rolling_cache_takes_the_place_of_the_models_windows() -> None:

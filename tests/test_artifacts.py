@@ -114,7 +114,7 @@ def swap_names(manifest: Any) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "a flipped bit": (lambda o: corrupt_byte(o / SHARD), "shard contents", "params_shard_0.bin is"),
+    "a flipped bit": (lambda o: corrupt_byte(o / SHARD), "shard contents", "params_shard_0.bin has the MD5"),
     "a truncated shard": (
         lambda o: (o / SHARD).write_bytes((o / SHARD).read_bytes()[:-4]),
         "shard files",

@@ -244,7 +244,7 @@ def test_damage_that_hides_is_found_by_verify_and_mended_by_the_next_run(finishe
     assert ended(events).exit_code == 1
     told = failure(events)
     assert told.stage == "verify"
-    assert "shard contents: params_shard_0.bin is" in told.what
+    assert "shard contents: params_shard_0.bin has the MD5" in told.what
     assert told.why == "Changed since it was written: params_shard_0.bin."
     assert not (plan.output / "export-receipt.json").exists()
     again = finish(plan)

@@ -1,11 +1,14 @@
 """The frame of the screens: start, the way through the steps, help, palette, every size of terminal."""
 
 import os
+from itertools import chain
 from pathlib import Path
 
 import filelock
 import pytest
 from real_terminal import Terminal
+from textual.color import Color
+from textual.theme import BUILTIN_THEMES
 from textual.widgets import Input, OptionList, Static
 from textual.widgets._footer import FooterKey
 from tui_runs import Begun
@@ -19,6 +22,7 @@ from tui.draft import Draft
 from tui.screens.confirm import ConfirmModal
 from tui.screens.help import HelpScreen
 from tui.screens.step import StepScreen
+from tui.theme import WIZARD, contrast
 
 DEMO = ExportPlan(source=BUILTIN_DEMO, quantization="q4f32_1", context_window_size=1024)
 BROKEN = 'version = 1\n[model]\nsource = "a/b"\n[quantisation]\nmode = "q0f16"\n'
@@ -90,7 +94,9 @@ async def test_a_preset_opens_at_the_review_with_its_facts(presets: Path) -> Non
         assert isinstance(app.screen, StepScreen)
         assert app.screen.STEP == "review"
         assert app.draft.plan().quantization == "q0f16"
-        assert app.draft.preset == "mine"
+        assert app.draft.preset == app.draft.repeated_by == "mine"
+        app.draft.choose(quantization="q0f32")
+        assert not app.draft.repeated_by, "the preset makes something else"
         assert app.draft.facts is not None
 
 
@@ -287,6 +293,53 @@ async def test_an_input_keeps_letters_that_are_keys_elsewhere(wizard_home: Path)
         await pilot.press(*"p?1n")
         assert app.screen.query_one("#source", Input).value == "p?1n"
         assert app.screen.STEP == "model"
+
+
+async def test_the_keys_that_are_shown_are_those_that_work(presets: Path) -> None:
+    def shown(app) -> set[str]:
+        return {str(key.render()) for key in app.screen.query(FooterKey)}
+
+    app = wizard_at("start")
+    async with app.run_test(size=(110, 24)) as pilot:
+        await until(pilot, lambda: "? Help" in shown(app), "the keys")
+        assert {"n New", "/ Filter"} <= shown(app)
+        assert "del Remove" not in shown(app)
+        await highlight(pilot, "mine")
+        await until(pilot, lambda: "del Remove" in shown(app), "the key for presets of one's own")
+        await pilot.press("slash")  # what is a letter from now on is no key
+        await until(pilot, lambda: shown(app) == {"esc Show all", "F1 Help", "^q Quit"}, "other keys")
+        await pilot.press("f1")
+        assert isinstance(app.screen, HelpScreen)
+
+
+async def test_the_first_frame_is_laid_out_for_its_size(wizard_home: Path) -> None:
+    """Where only a resize did that, every step would flicker on its way in."""
+    app = wizard_at("start")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        for name, classes in (("model", {"-narrow", "-short"}), ("review", {"-narrow", "-short"})):
+            assert classes <= app._make(name).classes
+        await pilot.resize_terminal(120, 40)
+        await settled(pilot)
+        assert {"-wide", "-tall"} <= app._make("model").classes
+
+
+async def test_every_theme_can_be_read(wizard_home: Path) -> None:
+    """Themes have cursors of their own, on which muted text may be the colour of its background."""
+    app = wizard_at("target", Draft.from_plan(DEMO))
+    async with app.run_test(size=(110, 32)) as pilot:
+        await settled(pilot)
+        for name in (WIZARD.name, *BUILTIN_THEMES):
+            if "ansi" in name:
+                continue  # the terminal's own colours, which nobody here knows
+            app.theme = name
+            await settled(pilot)
+            for text, style in (
+                (s.text.strip(), s.style) for s in chain(*app.screen._compositor.render_strips())
+            ):
+                if style and style.color and style.bgcolor and any(map(str.isalnum, text)):
+                    colour, ground = (Color(*c.get_truecolor()) for c in (style.color, style.bgcolor))
+                    assert contrast(colour, ground) > 2.5, (name, text)
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80])

@@ -97,8 +97,8 @@ def test_what_empty_fields_come_to(
     chosen = plan(**changes)
     assert sizes.default_of(CONTEXT, chosen, facts) == context
     assert sizes.default_of(PREFILL, chosen, facts) == prefill
-    assert f"Empty is {context:,}" in sizes.context_limits(chosen, facts)
-    assert f"Empty is {prefill:,}" in sizes.prefill_limits(chosen, facts)
+    assert f"Empty means {context:,}" in sizes.context_limits(chosen, facts)
+    assert f"Empty means {prefill:,}" in sizes.prefill_limits(chosen, facts)
 
 
 def test_steps_end_at_the_limit() -> None:
@@ -141,9 +141,9 @@ def test_the_formula_of_the_kv_cache_comes_to_its_size(
 @pytest.mark.parametrize(
     ("facts", "mode", "says"),
     [
-        (GEMMA, "q4f16_1", "within the 128 MiB"),
-        (GEMMA, "q0f16", "above the 128 MiB"),
-        (WIDE, "q0f32", "above 1 GiB"),
+        (GEMMA, "q4f16_1", "within every device's 128 MiB"),
+        (GEMMA, "q0f16", "above some devices' 128 MiB"),
+        (WIDE, "q0f32", "limit of 1 GiB"),
     ],
 )
 def test_what_a_browser_can_hold(facts: ModelFacts, mode: str, says: str) -> None:
@@ -155,7 +155,7 @@ def test_costs_and_windows_of_a_model_not_read_yet() -> None:
     assert sizes.costs(plan(), None) == []
     assert "once the model" in table([], 40).plain
     assert sizes.window_told(plan(), None) == sizes.window_told(plan(), SMOL) == ""
-    assert sizes.window_told(plan(), GEMMA).startswith("512 tokens in 18 of 18 layers")
+    assert sizes.window_told(plan(), GEMMA).startswith("The latest 512 tokens in 18 of 18 layers")
     assert sizes.window_told(plan(sliding_window_size=64), GEMMA) == ""
 
 

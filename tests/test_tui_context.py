@@ -107,7 +107,7 @@ async def test_a_rolling_cache_takes_the_place_of_the_context(size: tuple[int, i
     app = wizard_at("context", draft(source=str(GOLDEN / "mistral" / "hf")))
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.draft.facts is not None, "the facts")
-        assert told(app, "#window") == "24 tokens in 2 of 2 layers, kept as the model was trained."
+        assert told(app, "#window") == "The latest 24 tokens in 2 of 2 layers, as the model was trained."
         await pilot.press("tab", "tab", *"128")
         await settled(pilot)
         assert "first and the latest tokens" in told(app, "#field-sliding_window_size .told")

@@ -83,7 +83,7 @@ async def test_find_goes_from_match_to_match_and_sees_new_lines(begun: Begun, cl
         assert "1 of 1" in visible(pilot)
         await pilot.press("ctrl+u", *"haystack")
         await taken_in(pilot, view)
-        assert "none" in visible(pilot)
+        assert "not found" in visible(pilot)
         await pilot.press("escape")
         assert isinstance(app.screen, RunScreen)
         assert view.search is None

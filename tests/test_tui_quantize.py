@@ -117,3 +117,24 @@ async def test_a_low_window_shows_what_is_chosen(wizard_home: Path) -> None:
     app = wizard_at("quantize", Draft.from_plan(ExportPlan(source=BUILTIN_DEMO, quantization="q4f32_1")))
     async with app.run_test(size=(40, 12)) as pilot:
         await until(pilot, lambda: "● q4f32_1" in words(app), "the chosen quantization")
+
+
+async def test_the_plan_in_front_is_closed_and_nothing_is_lost() -> None:
+    app = wizard_at("quantize", draft())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await pilot.press("p")
+        await settled(pilot)
+        assert "Estimate" in screen_text(app)
+        await pilot.press("down")
+        await settled(pilot)
+        assert app.draft.plan().quantization == "q4f32_1", "chosen in a list that nobody sees"
+        await pilot.press("escape")
+        await settled(pilot)
+        assert step_of(app) == "quantize"
+        await pilot.press("up")
+        await settled(pilot)
+        assert app.draft.plan().quantization == "q4f16_1", "the list has no focus"
+        await pilot.resize_terminal(110, 32)
+        await settled(pilot)
+        assert "p Plan" not in screen_text(app)

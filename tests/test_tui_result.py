@@ -22,7 +22,7 @@ from tui.messages import VerifyEnded, VerifySaid
 from tui.opening import open_folder
 from tui.screens.confirm import ConfirmModal
 from tui.screens.result import ResultScreen
-from tui.screens.run import RunScreen
+from tui.screens.run import NOTE, RunScreen
 from tui.screens.save import SaveModal, replayable, suggested_name
 
 # --- result --------------------------------------------------------------------------------------
@@ -32,7 +32,7 @@ async def test_the_result_lists_files_checks_and_commands(wizard_home: Path) -> 
     app = done_app()
     async with app.run_test(size=(80, 40)) as pilot:
         text = visible(pilot)
-        for part in ("Exported in 3:41", "params_shard_0.bin … params_shard_9.bin", "300.0 MiB", "5.0 MiB"):
+        for part in ("Exported in 3 min 41 s", "params_shard_0.bin … params_shard_9.bin", "315 MB", "5.2 MB"):
             assert part in text
         assert "3 of 3 checks passed" in text
         assert "gemma3_text, q4f32_1" in text
@@ -65,7 +65,7 @@ async def test_verify_again_shows_checks_as_they_come(
         assert len(asked) == 1
         app.screen.post_message(VerifySaid(Check(name="window", passed=True, found="4096")))
         await pilot.pause()
-        assert "Verifying again… 1 checks passed so far" in words(app)
+        assert "Verifying again… 1 passed so far" in words(app)
         assert "gemma3_text" not in words(app)
         app.screen.post_message(VerifySaid(Check(name="shards", passed=False, found="2 bytes are missing")))
         app.screen.post_message(VerifyEnded(None))
@@ -80,6 +80,17 @@ async def test_verify_again_shows_checks_as_they_come(
         await pilot.press("ctrl+n")
         await until(pilot, lambda: isinstance(app.screen, ResultScreen), "the result", settle=False)
         assert "3 of 3 checks passed" in words(app)
+
+
+async def test_a_preset_is_named_where_it_makes_the_same(wizard_home: Path) -> None:
+    app = done_app()
+    async with app.run_test(size=(110, 40)) as pilot:
+        await pilot.pause()
+        assert "make it again" not in words(app)
+        app.draft.notes[NOTE].preset = "mine"
+        app.begin(app.draft, "result")
+        await settled(pilot)
+        assert "make it again: mlc-wizard --preset mine" in words(app)
 
 
 async def test_checks_that_come_to_no_end_say_why(

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from textual.widgets import Input
+from tui_runs import Begun
 from tui_steps_support import draft, gemma, home, step_of
 from tui_support import screen_text, settled, told, until, wizard_at, words
 
@@ -101,3 +102,16 @@ async def test_the_commands_are_one_key_away_where_they_are_below_the_edge(wizar
         await pilot.press("c")
         await until(pilot, lambda: "engine.embedded convert_weight" in words(app), "the commands")
         assert len(app.clipboard.splitlines()) == 4
+
+
+async def test_the_key_that_leads_through_the_steps_runs_nothing(begun: Begun) -> None:
+    app = wizard_at("context", draft())
+    async with app.run_test(size=(110, 32)) as pilot:
+        await settled(pilot)
+        for _ in range(4):
+            await pilot.press("ctrl+n")
+            await settled(pilot)
+        assert step_of(app) == "review"
+        assert not begun
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: bool(begun), "the run", settle=False)

@@ -53,7 +53,7 @@ def a_machine() -> list[Finding]:
     told = {
         "python": "CPython 3.12.4, x86_64, /home/ada/.venv/bin/python",
         "tvm": f"{BY_ID['tvm'].wanted}, /home/ada/.venv/lib/python3.12/site-packages/tvm",
-        "memory": "15.5 GiB, 9.1 GiB of it free",
+        "memory": "15.5 GB, 9.1 GB of it free",
         "browser": "/usr/bin/chromium",
     }
     findings = {p.id: finding(p.id, found=told.get(p.id, "as wanted")) for p in PROBES}

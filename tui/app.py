@@ -16,7 +16,7 @@ from engine.errors import HubUnreachable, WizardError
 from tui import steps, symbols
 from tui.draft import Draft
 from tui.messages import FactsFailed, FactsRead
-from tui.theme import WIZARD
+from tui.theme import WIZARD, legible
 
 if TYPE_CHECKING:
     from engine.model.facts import ModelFacts
@@ -46,7 +46,9 @@ class WizardApp(App[int], inherit_bindings=False):
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-wide")]  # noqa: RUF012  as Textual declares it
     VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-short"), (30, "-tall")]  # noqa: RUF012  as Textual declares it
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark,f1", "help", "Help", key_display="?", priority=False),
+        # Two, so that where a question mark is text the other key is the one that is shown.
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("f1", "help", "Help", key_display="F1"),
         Binding(
             "t,f2", "toolchain", "Toolchain", show=False, tooltip="What this machine has for each target"
         ),
@@ -67,6 +69,10 @@ class WizardApp(App[int], inherit_bindings=False):
         self.draft = draft or Draft()
         self._drop = threading.Event()
         self._ascii = symbols.AsciiFilter(enabled=symbols.needs_ascii())
+
+    def get_css_variables(self) -> dict[str, str]:
+        """Those of the theme, its muted text legible."""
+        return legible(super().get_css_variables())
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Textual's own, and ASCII where the terminal has no more."""
@@ -92,11 +98,18 @@ class WizardApp(App[int], inherit_bindings=False):
         """Show the step `name`, or "start"."""
         if self.draft.asking:
             self.stop_reading()  # what was shown when somebody went on is what is exported
+        self.clear_notifications()  # they are about what was on the screen
         self.switch_screen(self._make(name))
 
     def _make(self, name: str) -> Screen[None]:
         module, _, attribute = _SCREENS[name].partition(":")
         screen: Screen[None] = getattr(importlib.import_module(module), attribute)()
+        # Textual sets these at the first resize, after a first frame laid out for another size.
+        for length, points in (
+            (self.size.width, self.HORIZONTAL_BREAKPOINTS),
+            (self.size.height, self.VERTICAL_BREAKPOINTS),
+        ):
+            screen.add_class(max(point for point in points if point[0] <= length)[1])
         return screen
 
     def _adopt(self, draft: Draft) -> None:

@@ -146,7 +146,7 @@ def against_machine(sizes: "Estimate", machine: "Machine") -> list[Row]:
         (
             "memory",
             f"up to {megabytes(sizes.convert_ram_bytes)} of {megabytes(machine.ram_available)} free, "
-            f"{megabytes(machine.ram_total)} in all",
+            f"of {megabytes(machine.ram_total)}",
         ),
     ]
 
@@ -163,7 +163,7 @@ def for_screen(error: WizardError) -> str:
 
 _BY_KEY: Mapping[Fix, str] = {
     "output": "The folder is chosen in the step Review, key o.",
-    "compile": "That is chosen in the step Target.",
+    "compile": "Weights only is a choice of the step Target.",
     "fresh": "R, in the step Run, does.",
     "resume": "r, in the step Run, goes on from there.",
 }
@@ -172,7 +172,8 @@ _BY_KEY: Mapping[Fix, str] = {
 
 def remedy_of(error: WizardError) -> str:
     """The remedy of `error`, with the key that helps."""
-    return " ".join(part for part in (error.remedy, _BY_KEY.get(error.fix, "")) if part)
+    between = "\n" if "\n" in error.remedy else " "  # commands have lines of their own
+    return between.join(part for part in (error.remedy, _BY_KEY.get(error.fix, "")) if part)
 
 
 def quantization_detail(choice: "QuantizationChoice") -> str:

@@ -34,6 +34,7 @@ class Draft:
         self.done: set[str] = set()
         self.notes: dict[str, Any] = {}
         self.preset = ""
+        self._as_preset: ExportPlan | None = None
         self.facts: ModelFacts | None = None
         self.facts_error: WizardError | None = None
         self.reading = False
@@ -49,12 +50,22 @@ class Draft:
         draft.chosen |= {"output", "device", "compile"}
         draft.done = {"model", "quantize", "context", "target"}
         draft.preset = preset
+        draft._as_preset = plan
         return draft
 
     @property
     def asked(self) -> ExportPlan:
         """The plan in the words of who chose: with a branch where `plan` has the commit it stands for."""
         return self._plan
+
+    def saved_as(self, preset: str) -> None:
+        """The plan was saved as `preset` as it stands."""
+        self.preset, self._as_preset = preset, self._plan
+
+    @property
+    def repeated_by(self) -> str:
+        """The preset that makes the same again: empty where there is none, or something was changed."""
+        return self.preset if self._plan == self._as_preset else ""
 
     @property
     def is_source_given(self) -> bool:

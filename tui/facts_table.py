@@ -16,17 +16,13 @@ def rows(facts: ModelFacts) -> list[Row]:
         if spec.num_key_value_heads != spec.num_attention_heads:
             heads += f", {spec.num_key_value_heads} for keys and values"
         found.append(("layers", f"{len(spec.layers)} of width {spec.hidden_size:,}, {heads}"))
-        found.append(
-            (
-                "vocabulary",
-                f"{spec.vocab_size:,}{', embedding and head in one' if spec.tie_word_embeddings else ''}",
-            )
-        )
+        tied = ", embedding and head in one" if spec.tie_word_embeddings else ""
+        found.append(("vocabulary", f"{spec.vocab_size:,} tokens{tied}"))
     found.append(("context", f"{facts.max_context:,} tokens at most" if facts.max_context else "not said"))
     if facts.window:
-        found.append(("window", f"{facts.window:,} tokens in some layers"))
+        found.append(("window", f"{facts.window:,} tokens in some layers, which see no further back"))
     found += [
-        ("weights", f"{megabytes(facts.source_bytes)} of {facts.dtype or 'unknown type'}"),
+        ("weights", f"{megabytes(facts.source_bytes)} of {facts.dtype.lower() or 'unknown type'}"),
         *([("to fetch", f"{megabytes(facts.download_bytes)}, when the export runs")] if facts.remote else []),
         ("tokenizer", ", ".join(facts.tokenizer_files)),
         ("chat template", "yes" if facts.has_chat_template else "none, as base models have none"),

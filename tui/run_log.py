@@ -25,10 +25,11 @@ def told(event: Event) -> tuple[tuple[str, ...], Kind]:
             return (f"{DONE} {STAGES[event.stage]}, {duration(event.seconds)}",), "good"
         case StageEnded(outcome="skipped"):
             return (f"{DONE} {STAGES[event.stage]}: {event.detail}",), "good"
+        case StageEnded(outcome="cancelled"):
+            return (f"{WARNING} Stopped in {STAGES[event.stage]}.",), "warning"
         case StageEnded():
             first, *rest = (
                 line for part in (event.what, event.why, event.remedy) for line in part.splitlines()
             )
-            mark = FAILED if event.outcome == "failed" else WARNING
-            return (f"{mark} {first}", *(f"  {line}" for line in rest)), "error"
+            return (f"{FAILED} {first}", *(f"  {line}" for line in rest)), "error"
     return (), "output"

@@ -44,7 +44,7 @@ def read(texts: Mapping[str, str], plan: ExportPlan, facts: ModelFacts | None) -
         except ValueError:
             value = -2
         if value is not None and not key.accepts(value):
-            problems[field] = f"This takes {key.allowed}."
+            problems[field] = f"Allowed: {key.allowed}."
         else:
             values[field] = value
     chosen = replace(plan, **values)
@@ -110,8 +110,11 @@ def context_limits(plan: ExportPlan, facts: ModelFacts | None) -> str:
     most = facts.max_context if facts else None
     top = f"The model was made for {most:,}. " if most else ""
     default = default_of(CONTEXT, plan, facts)
-    same = " and is as much as this model can" if most == default else f", which {whose}"
-    return f"Tokens of prompt and answer together. {top}Empty is {default:,}{same}."
+    as_others = "" if most == default else f", as {whose}"
+    return (
+        f"Tokens of prompt and answer together, all kept in the KV cache. {top}Empty means "
+        f"{default:,}{as_others}."
+    )
 
 
 def prefill_limits(plan: ExportPlan, facts: ModelFacts | None) -> str:
@@ -120,7 +123,7 @@ def prefill_limits(plan: ExportPlan, facts: ModelFacts | None) -> str:
     top = f"1 to {most:,}: " if most else ""
     return (
         f"{top}how many tokens of a prompt are computed at once. More is faster on long prompts and takes "
-        f"more memory. Empty is {default_of(PREFILL, plan, facts):,}."
+        f"more memory. Empty means {default_of(PREFILL, plan, facts):,}."
     )
 
 
@@ -130,7 +133,7 @@ def rolling_limits(plan: ExportPlan) -> str:
     first = "first" if sinks is None else f"first {sinks}"
     return (
         f"Of a text of any length the model keeps the {first} and the latest tokens, as many as this. Empty "
-        "is a context window, with the model's own windows."
+        "means a context window, with the model's own windows."
     )
 
 
@@ -141,7 +144,7 @@ def window_told(plan: ExportPlan, facts: ModelFacts | None) -> str:
     layers = facts.spec.layers if facts.spec else ()
     windowed = sum(layer.window is not None for layer in layers)
     share = f" in {windowed} of {len(layers)} layers" if layers else ""
-    return f"{facts.window:,} tokens{share}, kept as the model was trained."
+    return f"The latest {facts.window:,} tokens{share}, as the model was trained."
 
 
 def costs(plan: ExportPlan, facts: ModelFacts | None) -> list[tuple[str, str, str]]:
@@ -166,11 +169,11 @@ def costs(plan: ExportPlan, facts: ModelFacts | None) -> list[tuple[str, str, st
     if plan.device == "webgpu":
         largest = sizes.largest_buffer_bytes
         if largest > WEBLLM_BUFFER_BYTES:
-            limit = "above 1 GiB, the most that WebLLM asks for"
+            limit = "above WebLLM's limit of 1 GiB"
         elif largest > PORTABLE_BINDING_BYTES:
-            limit = "above the 128 MiB of every WebGPU device"
+            limit = "above some devices' 128 MiB"
         else:
-            limit = "within the 128 MiB of every WebGPU device"
+            limit = "within every device's 128 MiB"
         rows.append(("largest buffer", mebibytes(largest), limit))
     return rows
 
@@ -190,4 +193,4 @@ def _misfit(plan: ExportPlan, facts: ModelFacts | None, error: UsageError) -> di
     if PREFILL not in error.what:
         return {CONTEXT: "The model needs some context: give a number of tokens, or leave this empty."}
     whole = "rolling cache" if rolls(plan) else "context"
-    return {PREFILL: f"A chunk cannot be longer than the {whole}: 1 to {_reach(plan, facts):,}."}
+    return {PREFILL: f"A chunk cannot be longer than the {whole}: 1 to {_reach(plan, facts):,} tokens."}

@@ -1,6 +1,10 @@
 """The program's own theme; Textual's can be chosen in the command palette."""
 
+from textual.color import Color, ColorParseError
 from textual.theme import Theme
+
+_LEGIBLE = 4.5
+"""The least contrast of text, https://www.w3.org/TR/WCAG21/#contrast-minimum."""
 
 WIZARD = Theme(
     name="mlc-wizard",
@@ -18,9 +22,6 @@ WIZARD = Theme(
     variables={
         "border": "#6cb6c4",
         "border-blurred": "#36414d",
-        "footer-background": "transparent",
-        "footer-key-foreground": "#6cb6c4",
-        "footer-description-foreground": "#98a2b0",
         "block-cursor-background": "#24404a",
         "block-cursor-foreground": "#f2f5f8",
         "block-cursor-blurred-background": "#1b232b",
@@ -35,3 +36,26 @@ WIZARD = Theme(
         "input-selection-background": "#6cb6c4 35%",
     },
 )
+
+
+def legible(variables: dict[str, str]) -> dict[str, str]:
+    """`variables` of a theme with the muted foreground only as muted as it can still be read."""
+    try:
+        foreground, background = (Color.parse(variables[name]) for name in ("foreground", "background"))
+    except ColorParseError:
+        return variables  # the terminal's own colours
+    for share in (0.6, 0.7, 0.8, 0.9):
+        if contrast(background + foreground.with_alpha(share), background) >= _LEGIBLE:
+            return {**variables, "foreground-muted": foreground.with_alpha(share).hex}
+    return {**variables, "foreground-muted": foreground.hex}
+
+
+def contrast(one: Color, other: Color) -> float:
+    """How far two opaque colours are apart, 1 to 21, https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio."""
+    low, high = sorted(map(_luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: Color) -> float:
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in colour.normalized]
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -24,12 +24,12 @@ def prefill_above_window(case: Case) -> Iterator[Advice]:
     yield Advice(
         code="prefill-above-window",
         severity="warning" if official else "note",
-        message=f"A prefill chunk of {prefill} tokens is longer than the model's window of {window}. "
+        message=f"A prefill chunk of {prefill:,} tokens is longer than the model's window of {window:,}. "
         + (
             "The official compiler's kernels let every token of a chunk see the whole chunk, so answers to "
             "long prompts differ from the model's."
             if official
-            else f"The result is the same; a chunk of {window} needs at least {mebibytes(less)} for "
+            else f"The result is the same; a chunk of {window:,} needs at least {mebibytes(less)} for "
             f"activations instead of {mebibytes(case.sizes.temporary_bytes)}."
         ),
         better={"prefill_chunk_size": window},
@@ -43,7 +43,7 @@ def prefill_above_context(plan: ExportPlan, _facts: ModelFacts | None) -> Iterat
         yield Advice(
             code="prefill-above-context",
             severity="warning",
-            message=f"A prefill chunk of {prefill} tokens can never be filled in a context of {context}.",
+            message=f"A prefill chunk of {prefill:,} tokens can never be filled in a context of {context:,}.",
             better={"prefill_chunk_size": context},
         )
 
@@ -55,7 +55,7 @@ def context_above_model(case: Case) -> Iterator[Advice]:
         yield Advice(
             code="context-above-model",
             severity="warning",
-            message=f"A context of {context} tokens is above the model's maximum of {most}: past that, "
+            message=f"A context of {context:,} tokens is above the model's maximum of {most:,}: past that, "
             "answers fall apart.",
             better={
                 "context_window_size": most,
@@ -71,8 +71,8 @@ def rolling_above_model(case: Case) -> Iterator[Advice]:
         yield Advice(
             code="rolling-above-model",
             severity="warning",
-            message=f"A rolling cache of {rolling} tokens is above the model's maximum of {most}: past that, "
-            "answers fall apart.",
+            message=f"A rolling cache of {rolling:,} tokens is above the model's maximum of {most:,}: past "
+            "that, answers fall apart.",
             better={
                 "sliding_window_size": most,
                 "prefill_chunk_size": min(case.plan.prefill_chunk_size or most, most),

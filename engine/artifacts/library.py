@@ -42,10 +42,10 @@ def verify(
     for path in [output / library_name] if library_name else found:
         with report.guarding("library"):
             if foreign and path.suffix != ".wasm":
-                report.add("library", _format_problems(path), f"{path.name}, {path.stat().st_size} bytes")
+                report.add("library", _format_problems(path), f"{path.name}, {path.stat().st_size:,} bytes")
                 continue
             problems, told = _look(path, config, compiled if compiled.get("library") == path.name else {})
-            report.add("library", problems, f"{path.name}, {path.stat().st_size} bytes{told}")
+            report.add("library", problems, f"{path.name}, {path.stat().st_size:,} bytes{told}")
 
 
 def _format_problems(path: Path) -> list[str]:

@@ -128,7 +128,7 @@ def _sizes(output: Path, shards: tuple[Shard, ...], report: Report) -> list[Shar
             problems.append(f"{shard.name} is missing")
         else:
             problems.append(f"{shard.name} has {size} bytes, not {shard.nbytes}")
-    report.add("shard files", problems, f"{sum(s.nbytes for s in shards)} bytes")
+    report.add("shard files", problems, f"{sum(s.nbytes for s in shards):,} bytes")
     return whole
 
 
@@ -145,7 +145,7 @@ def _contents(output: Path, shards: list[Shard], report: Report) -> None:
         done += shard.nbytes
         unsummed += not shard.md5
         if shard.md5 and digest.hexdigest() != shard.md5:
-            wrong.append(f"{shard.name} is {digest.hexdigest()}, not {shard.md5}")
+            wrong.append(f"{shard.name} has the MD5 {digest.hexdigest()}, not {shard.md5}")
         infinite += [tensor.name for tensor in shard.tensors if _has_infinity(data, tensor)]
     narrate.progress(total, total, "bytes")
     if unsummed:

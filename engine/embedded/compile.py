@@ -15,6 +15,7 @@ from engine.embedded.target import LibraryTarget, resolve
 from engine.errors import UsageError
 from engine.hosts import EXAMPLES
 from engine.layout import CONFIG_NAME
+from engine.units import mebibytes, megabytes
 
 STEPS = 4
 
@@ -156,14 +157,14 @@ def _build(config: dict[str, Any], output: Path, target: LibraryTarget, prefix: 
     mod = lower.lower(mod, tvm_target, cache_elements=library.cache_elements(plan))
     planned = lower.planned_bytes(mod)
     for step in ("prefill", "decode"):
-        narrate.say(f"{step} plans {planned[step] / 2**20:.2f} MiB of temporaries")
+        narrate.say(f"{step} plans {mebibytes(planned[step])} of temporaries")
     mod = library.with_metadata(mod, library.metadata(plan, planned))
     with export.kernels_compiled(target):
         executable = lower.code(mod, tvm_target, system_lib=target.system_lib, prefix=prefix)
     narrate.progress(3, STEPS, "steps", "linking")
     output.parent.mkdir(parents=True, exist_ok=True)
     export.write(executable, output, target, prefix, options)
-    narrate.say(f"{output.name}: {output.stat().st_size / 2**20:.2f} MiB")
+    narrate.say(f"{output.name}: {megabytes(output.stat().st_size)}")
     if target.host is not None:
         # What verify holds the library to, also on another machine.
         made = {"library": output.name, "host": target.host.triple, "processor": lower.processor(tvm_target)}

@@ -28,6 +28,7 @@ from engine.embedded.stored import layout, stored_tensors
 from engine.embedded.weights import Shard, ShardWriter, plan_shards
 from engine.errors import UsageError
 from engine.model.tensors import SourceFormat
+from engine.units import megabytes
 
 # Elements a block has, at least a row: its intermediate values (float32) stay within a core's cache.
 _BLOCK = 2**18
@@ -253,8 +254,9 @@ def run(arguments: argparse.Namespace) -> None:
         source_format="auto" if arguments.source_format == "awq" else arguments.source_format,
         lora_adapter=arguments.lora_adapter,
     )
+    shards = "1 shard" if len(done.shards) == 1 else f"{len(done.shards)} shards"
     narrate.say(
-        f"Wrote {done.metadata['ParamSize']} tensors, {done.nbytes / 2**20:.1f} MiB in {len(done.shards)} "
-        f"shards, {done.metadata['BitsPerParam']:.2f} bits per parameter, "
+        f"Wrote {done.metadata['ParamSize']} tensors, {megabytes(done.nbytes)} in {shards}, "
+        f"{done.metadata['BitsPerParam']:.2f} bits per parameter, "
         f"in {time.monotonic() - started:.1f} s."
     )

@@ -204,7 +204,8 @@ def _config(folder: Path) -> dict[str, Any]:
         )
     if not paths.is_folder(folder):
         raise UsageError(
-            f"There is no folder {folder}.", remedy="Check model.source; a Hub id has the form owner/name."
+            f"There is no folder {folder}.",
+            remedy="Check the path; the id of a model on the Hub has the form owner/name.",
         )
     if not paths.is_file(folder / CONFIG_FILE):
         open_tensors(folder)  # says more where the folder holds an adapter, a GGUF file or nothing

@@ -146,7 +146,7 @@ def _no_connection(error: BaseException, repo_id: str, endpoint: str) -> WizardE
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in _chain(error)):
         return HubUnreachable(
             f"{repo_id} is not completely in the Hub cache, and HF_HUB_OFFLINE forbids to fetch it.",
-            remedy="Unset HF_HUB_OFFLINE, or give a folder as model.source.",
+            remedy="Unset HF_HUB_OFFLINE, or name a folder instead.",
         )
     return HubUnreachable(
         f"{endpoint} cannot be reached, and {repo_id} is not completely in the Hub cache.",

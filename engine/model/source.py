@@ -61,6 +61,7 @@ def from_preset(text: str, base: Path) -> str:
         return str(folder)
     beside = base / folder
     spelled_as_path = text.startswith((".", "~")) or "\\" in text or text.count("/") > 1
+    spelled_as_path = spelled_as_path and "://" not in text
     if spelled_as_path or paths.is_folder(beside):
         return os.path.realpath(beside)
     kind(text)

@@ -17,7 +17,7 @@ class AdvisedStep(StepScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("u", "take_advice", "Use better", id="take", tooltip="Take the better choice"),
-        Binding("pagedown", "page_body(1)", "Page down", show=False),
+        Binding("pagedown", "page_body(1)", "Page down", show=False, tooltip="What is below the edge"),
         Binding("pageup", "page_body(-1)", "Page up", show=False),
     ]
 

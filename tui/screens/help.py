@@ -15,7 +15,9 @@ from tui.widgets.key_line import KeyLine
 _EVERYWHERE = """
 ### Everywhere
 
-**ctrl+p** finds every command by name, **ctrl+q** leaves. The mouse works wherever keys do.
+**ctrl+p** finds every command by name, **ctrl+q** leaves. **tab** goes to the next field or list. The digits
+**1** to **7** go to a step that was done. In a field, letters are text: **F1** is the help then. The mouse
+works wherever keys do.
 """
 
 
@@ -54,7 +56,6 @@ class HelpScreen(ModalScreen[None]):
         """Text, then keys."""
         with Vertical() as frame:
             frame.border_title = "Help"
-            frame.border_subtitle = "esc close"
             with VerticalScroll():
                 yield Markdown(self._text.strip())
                 yield Static(self._keys, id="keys")

@@ -20,17 +20,21 @@ from engine.model.nearby import Nearby
 from engine.plan import BUILTIN_DEMO, ExportPlan
 from tui import describe, facts_table, symbols
 from tui.messages import NearbyFound
+from tui.pasted import model_of, path_of
 from tui.screens.step import StepScreen
+from tui.widgets.rows import Rows
 from tui.widgets.source_input import SourceInput, SourceSuggester
 
 _PAUSE = 0.3
 """Seconds without a key before what was typed is looked at."""
 _TYPED = "model.typed"
+_KEY = "model.source = "
+"""What presets call the field; on the screen it is before everybody's eyes."""
 _OPTIONS = (
     ("revision", "revision", "newest", "commit, branch or tag"),
     ("lora_adapter", "adapter", "none", "a LoRA to merge"),
-    ("conv_template", "template", "auto", "auto, none, or a name"),
-    ("model_type", "model type", "auto", "auto, or a name"),
+    ("conv_template", "template", "auto", "chat format, or none"),
+    ("model_type", "model type", "auto", "overrides config.json"),
 )
 
 _UNTOUCHED = ExportPlan(source="", quantization="")
@@ -88,11 +92,10 @@ config.json says.
                 compact=True,
             )
             yield Static("", id="state", markup=False)
-        with VerticalGroup(classes="box", id="facts-box") as box:
-            box.border_title = "What it is"
-            yield Static("", id="facts")
+        yield Rows("What it is", id="facts")
         here = NearbyList(id="nearby", classes="box", compact=True, markup=False)
         here.border_title = "On this machine"
+        here.border_subtitle = "down, enter  take one"
         yield here
         with VerticalGroup(classes="box", id="options-box") as box:
             box.border_title = "Rarely needed"
@@ -160,9 +163,12 @@ config.json says.
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
-        typed = str(self.draft.notes.get(_TYPED, self.draft.plan().source)).strip()
+        typed = str(self.draft.notes.get(_TYPED, self.draft.plan().source))
+        named, revision = model_of(typed)
+        if named != path_of(typed):
+            self._take_address(named, revision)
         try:
-            source = model_source.from_preset(typed, Path.cwd()) if typed else ""
+            source = model_source.from_preset(named, Path.cwd()) if named else ""
         except WizardError as error:
             source, self._typing_error = "", error
         if source != self.draft.plan().source:
@@ -170,6 +176,16 @@ config.json says.
         if source and self.draft.facts is None:
             self.wizard.read_facts()
         self._show()
+
+    def _take_address(self, named: str, revision: str) -> None:
+        """The address of a Hub page was pasted: show what it stands for."""
+        self.draft.notes[_TYPED] = named
+        for field, value in (("source", named), ("revision", revision)):
+            box = self.query_one(f"#{field}", Input)
+            with box.prevent(Input.Changed):
+                box.value = value
+        if revision != self.draft.asked.revision:
+            self.draft.choose(revision=revision)
 
     @on(Input.Changed)
     def option_changed(self, event: Input.Changed) -> None:
@@ -213,17 +229,11 @@ config.json says.
         state.set_class(kind == "error", "broken")
         state.set_class(kind == "muted", "muted")
         state.display = bool(text)
-        facts = self.query_one("#facts", Static)
-        self.query_one("#facts-box").display = draft.facts is not None
-        self.query_one("#nearby").display = not draft.is_source_given
+        facts = self.query_one("#facts", Rows)
         if draft.facts is not None:
-            width = max(len(name) for name, _ in facts_table.rows(draft.facts)) + 2
-            facts.update(
-                Content("\n").join(
-                    Content.assemble((f"{name:<{width}}", "$foreground-muted"), value)
-                    for name, value in facts_table.rows(draft.facts)
-                )
-            )
+            facts.show(facts_table.rows(draft.facts))
+        facts.display = draft.facts is not None
+        self.query_one("#nearby").display = not draft.is_source_given
 
     def _state(self, error: WizardError | None) -> tuple[str | Content, str]:
         draft = self.draft
@@ -232,7 +242,8 @@ config.json says.
         if error is not None:
             again = "Enter asks the Hub again." if isinstance(error, NotAuthorizedError) else ""
             told = "".join(f"\n{part}" for part in (error.why, error.remedy, again) if part)
-            return Content.assemble((f"{symbols.FAILED} {error.what}", "$text-error"), told), "error"
+            what = error.what.removeprefix(_KEY)
+            return Content.assemble((f"{symbols.FAILED} {what}", "$text-error"), told), "error"
         if not draft.is_source_given:
             return "", "muted"
         facts = draft.facts
@@ -268,7 +279,9 @@ config.json says.
         error = self._typing_error or self.draft.facts_error
         if error is None and self.draft.facts is not None:
             error = self.draft.unsupported()
-        return error.what if error else "Name a model first: a folder, a Hub id, or builtin:demo."
+        if error:
+            return error.what.removeprefix(_KEY)
+        return "Name a model first: a folder, a Hub id, or builtin:demo."
 
     def action_next(self) -> None:
         """Go on; where the model is still being read, as soon as it was."""
@@ -281,7 +294,7 @@ config.json says.
 def _offline(error: HubUnreachable) -> Content:
     """Why the Hub tells nothing, which need not stop anybody."""
     going_on = "You can go on: what the model is, and so every size, is known once it was fetched."
-    lines = [error.why, error.remedy.replace(" Run the same command again: ", " "), going_on]
+    lines = [error.why, error.remedy.partition(" Run the same command again")[0], going_on]
     return Content("\n").join(
         [
             Content.styled(f"{symbols.WARNING} {error.what}", "$text-warning"),
@@ -293,7 +306,7 @@ def _offline(error: HubUnreachable) -> Content:
 def _adapter(text: str) -> str:
     """What was typed as a plan's `lora_adapter`; what it cannot be stays as it is, for Review to tell."""
     try:
-        return model_source.adapter_from_preset(text, Path.cwd()) if text else ""
+        return model_source.adapter_from_preset(path_of(text), Path.cwd()) if text else ""
     except WizardError:
         return text
 

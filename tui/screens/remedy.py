@@ -62,7 +62,7 @@ of an environment, or a cache of mlc-wizard's own.
         """Commands, environment, state, answers, output."""
         with Vertical(id="remedied"):
             with VerticalScroll(id="cure", classes="box", can_focus=False) as box:
-                box.border_title = f"Remedy for {self._finding.title}"
+                box.border_title = f"Remedy: {self._finding.title}"
                 yield Static("", id="lines", markup=False)
             with HorizontalGroup(id="environment"):
                 yield Static("environment", classes="name")

@@ -47,6 +47,7 @@ machine that can run the target it has also generated tokens, and they were the 
         Binding("c", "copy", "Copy path", tooltip="Copy the path of the export"),
         Binding("r", "rerun", "Run again", show=False, tooltip="Run again, redoing what is damaged"),
         Binding("n", "new", "New", tooltip="Begin another export"),
+        Binding("p", "plan", "Plan", show=False),
         Binding("pagedown,space", "scroll(1)", "Down", show=False),
         Binding("pageup", "scroll(-1)", "Up", show=False),
     ]
@@ -118,8 +119,8 @@ machine that can run the target it has also generated tokens, and they were the 
     def _list_commands(self) -> None:
         assert self._ended is not None
         commands = [("check it again, anywhere", ["mlc-wizard", "verify", self._ended.output])]
-        if self.draft.preset:
-            commands.append(("make it again", ["mlc-wizard", "--preset", self.draft.preset]))
+        if self._record is not None and self._record.preset:
+            commands.append(("make it again", ["mlc-wizard", "--preset", self._record.preset]))
         self.query_one(CommandList).show(commands)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -230,8 +231,11 @@ machine that can run the target it has also generated tokens, and they were the 
         except WizardError as error:
             self.notify(str(error), severity="error", markup=False)
             return
-        save.offer(self, plan, saved=self._saved)
+        save.offer(self, plan, self.draft.preset, saved=self._saved)
 
     def _saved(self, path: Path) -> None:
-        self.draft.preset = path.stem
+        assert self._record is not None
+        self._record.preset = path.stem
+        if self._record.state.plan == self.draft.plan():
+            self.draft.saved_as(path.stem)
         self._list_commands()

@@ -28,6 +28,7 @@ from engine.run.workspace import Workspace
 from engine.shell import shell_line
 from engine.units import megabytes
 from tui import describe, symbols
+from tui.pasted import path_of
 from tui.screens import save
 from tui.screens.advised import AdvisedStep
 from tui.widgets.advice_box import AdviceBox
@@ -87,7 +88,7 @@ def output_told(found: Reviewed | None) -> str:
     if found is None or found.error is not None:
         return ""
     if not found.files:
-        return "Made by the run; the files of a stage arrive when it is done."
+        return "Made by the run, stage by stage."
     size = megabytes(sum(file.size for file in found.files))
     return (
         f"Holds an export made here, {len(found.files)} files of {size}: stages that nothing changed for are "
@@ -150,6 +151,7 @@ class ReviewScreen(AdvisedStep):
 
     STEP = "review"
     AUTO_FOCUS = ""
+    FIRST_KEYS = ("run",)
     HELP = """## Review
 
 Everything that was decided, what it comes to, and what this machine has for it.
@@ -163,12 +165,15 @@ shell they do the same; `c` goes there and copies them. A preset (`ctrl+s`) keep
 `o` goes to the output folder, `r` or `ctrl+r` runs.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+r,r,ctrl+n", "next", "Run", key_display="^r", id="run", tooltip="Run this export"),
-        Binding("ctrl+s", "save", "Save", id="save", tooltip="Keep these choices as a preset"),
+        Binding("ctrl+r,r", "run", "Run", key_display="^r", id="run", tooltip="Run this export"),
+        # A key that may be held down to go through the steps begins no download of gigabytes.
+        Binding("ctrl+n", "next", "Next", show=False),
+        Binding("ctrl+s", "save", "Save preset", id="save", tooltip="Keep these choices as a preset"),
         Binding("c", "copy", "Commands", id="copy", tooltip="Show the commands, and copy them"),
         Binding("down,j", "scroll_body(1)", "Down", show=False),
         Binding("up,k", "scroll_body(-1)", "Up", show=False),
-        Binding("o", "output", "Folder", id="output", tooltip="Choose the output folder"),
+        Binding("o", "output", "Folder", id="output", show=False, tooltip="Choose the output folder"),
+        Binding("p", "plan", "Plan", show=False),
     ]
 
     def __init__(self) -> None:
@@ -193,6 +198,7 @@ shell they do the same; `c` goes there and copies them. A preset (`ctrl+s`) keep
     def on_enter(self) -> None:
         """Show the draft and ask about it."""
         self.query_one("#output").border_title = "Output folder"
+        self.query_one("#output").border_subtitle = "o  change"
         self.query_one("#refused").border_title = f"{symbols.FAILED} This cannot be run"
         self.query_one("#refused").display = False
         if self.draft.notes.pop(TO_FOLDER, False):
@@ -262,7 +268,8 @@ shell they do the same; `c` goes there and copies them. A preset (`ctrl+s`) keep
             [row for row in describe.decisions(filled) if row[0] != "output"]
         )
         self.query_one("#estimates", Rows).show(known)
-        reason = [("backend", found.reason)] if found and found.reason else []
+        told = found.reason.replace(" backend: ", ": ", 1) if found else ""
+        reason = [("backend", told)] if told else []
         self.query_one("#machine", Rows).show(machine_rows(sizes, found.machine if found else None) + reason)
         self.query_one(Commands).show(found)
 
@@ -275,9 +282,13 @@ shell they do the same; `c` goes there and copies them. A preset (`ctrl+s`) keep
         self._found = message
         self.draft_changed()
         if self._going_on and self._current is not None:
-            self.action_next()
+            self.action_run()
 
     def action_next(self) -> None:
+        """What comes next is for deciding."""
+        self.notify("ctrl+r runs this export.")
+
+    def action_run(self) -> None:
         """Run; where the plan is still being looked at, as soon as it was."""
         self._going_on = self._current is None and self._against() is None
         if not self._going_on:
@@ -288,7 +299,7 @@ shell they do the same; `c` goes there and copies them. A preset (`ctrl+s`) keep
         self._going_on = False
         text = event.value.strip()
         if text:
-            self.draft.choose(output=_folder(text))
+            self.draft.choose(output=_folder(path_of(text)))
         else:
             self.draft.reset("output")
 
@@ -306,7 +317,8 @@ shell they do the same; `c` goes there and copies them. A preset (`ctrl+s`) keep
 
     def action_save(self) -> None:
         """Keep the choices as a preset."""
-        save.offer(self, save.replayable(self.draft.plan(), self.draft.facts), self.draft.preset)
+        plan = save.replayable(self.draft.plan(), self.draft.facts)
+        save.offer(self, plan, self.draft.preset, saved=lambda path: self.draft.saved_as(path.stem))
 
     def action_copy(self) -> None:
         """Show the commands, which may be below the edge, and copy them."""

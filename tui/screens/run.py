@@ -42,6 +42,7 @@ class RunRecord:
         self.state = RunState()
         self.log = LogStore()
         self.verification: Verification | None = None
+        self.preset = ""  # the one that makes the same again
 
 
 class RunScreen(StepScreen):
@@ -52,6 +53,7 @@ class RunScreen(StepScreen):
     """
 
     STEP = "run"
+    FIRST_KEYS = ("next", "stop", "retry")
     HELP = """
 ## Run
 
@@ -79,6 +81,7 @@ A bar without a length belongs to work whose end cannot be known.
         Binding("N", "match(-1)", "Previous match", show=False),
         Binding("c", "copy", "Copy", tooltip="Copy the selection, or the end of the log"),
         Binding("y", "copy_path", "Copy the log's path", show=False),
+        Binding("p", "plan", "Plan", show=False),
     ]
     DEFAULT_CSS = """
     RunScreen {
@@ -145,6 +148,7 @@ A bar without a length belongs to work whose end cannot be known.
         plan = self.draft.plan()
         self._next = None
         self.draft.notes[NOTE] = self._record
+        self._record.preset = self.draft.repeated_by
         self.draft.done -= {"run", "result"}
         self._cancel = threading.Event()
         self.state.begin(plan, self.clock())

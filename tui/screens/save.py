@@ -53,9 +53,9 @@ A preset is a small text file with every choice of this export. It goes to your 
             background: $surface;
             padding: 1 2;
         }
-        & .label { color: $text-muted; }
-        & Input { margin: 0 0 1 0; width: 1fr; }
-        & #told { height: auto; min-height: 2; color: $text-muted; }
+        & .label { color: $foreground-muted; }
+        & Input { margin: 0 0 1 0; width: 1fr; background: $background; }
+        & #told { height: auto; min-height: 2; color: $foreground-muted; }
         & #told.-problem { color: $text-error; }
         & #told.-warning { color: $text-warning; }
         & #buttons { height: auto; margin: 1 0 0 0; align-horizontal: right; }
@@ -71,12 +71,12 @@ A preset is a small text file with every choice of this export. It goes to your 
     def __init__(self, plan: ExportPlan, name: str = "") -> None:
         super().__init__()
         self._plan = plan
-        self._name = name or suggested_name(plan)
+        self._name = name if _is_own(name) else suggested_name(plan)
 
     def compose(self) -> ComposeResult:
         """Name, description, what will happen, two buttons."""
         with Vertical() as frame:
-            frame.border_title = "Save as a preset"
+            frame.border_title = "Save preset"
             yield Static("Name", classes="label")
             yield Input(self._name, placeholder="gemma-270m-web", id="name", compact=True)
             yield Static("Description", classes="label")
@@ -85,8 +85,8 @@ A preset is a small text file with every choice of this export. It goes to your 
             )
             yield Static("", id="told", markup=False)
             with Horizontal(id="buttons"):
-                yield Button("Save", variant="primary", id="save", compact=True)
-                yield Button("Cancel", id="cancel", compact=True)
+                yield Button("enter  Save", variant="primary", id="save", compact=True)
+                yield Button("esc  Cancel", id="cancel", compact=True)
 
     def on_mount(self) -> None:
         """The name is to be typed over."""
@@ -179,6 +179,14 @@ A preset is a small text file with every choice of this export. It goes to your 
         told.set_class(kind == "-warning", "-warning")
 
 
+def _is_own(name: str) -> bool:
+    """Whether there is a preset of the user's called `name`."""
+    try:
+        return preset.place_of(name).exists()
+    except UsageError:
+        return False
+
+
 def suggested_name(plan: ExportPlan) -> str:
     """MODEL-QUANTIZATION-DEVICE, as a name of a preset can be."""
     model = re.split(r"[/\\:]", plan.source.rstrip("/\\"))[-1]
@@ -199,7 +207,7 @@ def offer(
 
     def done(path: Path | None) -> None:
         if path is not None:
-            screen.notify(f"Saved {path}", markup=False)
+            screen.notify(f"Saved as {path.stem}.", markup=False)
             if saved is not None:
                 saved(path)
 

@@ -1,5 +1,6 @@
 """Where a session begins: a new export, a preset, or a run that was not finished."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -19,6 +20,7 @@ from engine.preset import PresetEntry
 from tui import describe, symbols
 from tui.draft import Draft
 from tui.messages import UnfinishedFound
+from tui.run_state import STAGES
 from tui.screens.confirm import ConfirmModal
 from tui.widgets.key_line import KeyLine
 
@@ -46,6 +48,10 @@ class StartScreen(Screen[None]):
     HELP = """
 ## Start
 
+mlc-wizard turns a language model of the Hugging Face Hub into a folder that **WebLLM** (in browsers) and
+**MLC LLM** (phones, desktops, servers) load: the weights, a configuration, and a *model library*, the
+compiled code for one kind of device.
+
 **New export** goes through every choice, each with a sensible one already made.
 
 A **preset** holds all choices of an export. **enter** opens it at the review, where everything can still be
@@ -60,8 +66,8 @@ are not done again.
         Binding("r", "run", "Run now", tooltip="Run what is highlighted, as it is"),
         Binding("slash", "filter", "Filter", key_display="/", tooltip="Show names that contain some text"),
         Binding("t", "app.toolchain", "Toolchain", tooltip="What this machine has for each target"),
-        Binding("delete", "remove", "Remove", show=False, tooltip="Remove a preset of yours"),
-        Binding("escape", "unfilter", "All", show=False),
+        Binding("delete", "remove", "Remove", tooltip="Remove this preset of yours"),
+        Binding("escape", "unfilter", "Show all", tooltip="Show all names again"),
     ]
 
     def __init__(self) -> None:
@@ -144,8 +150,8 @@ are not done again.
         if runs:
             found += [_space(), _heading("unfinished, in this folder")]
             for key, run in runs:
-                told = f"{describe.digest(run.plan)}   {len(run.finished)} stages done"
-                found.append(_row(key, f"Continue {run.plan.output}", told, width=30))
+                told = f"{_count(run.finished)} done   {describe.digest(run.plan)}"
+                found.append(_row(key, f"Continue {run.plan.output}", told))
         for origin, title in (("user", "yours"), ("shipped", "shipped")):
             rows = [
                 self._preset_row(key, entry, plan)
@@ -162,7 +168,8 @@ are not done again.
 
     def _preset_row(self, key: str, entry: PresetEntry, plan: ExportPlan | None) -> Option:
         if plan is None:
-            told = entry.error.splitlines()[0] if entry.error else "changed while it was read"
+            told, *_ = (entry.error or "changed while it was read").splitlines()
+            told = told.removeprefix(f"{entry.path}: ")
             return _row(key, entry.name, f"{symbols.FAILED} cannot be used: {told}", style="$text-error")
         source, room = describe.source_name(plan), 36
         if self.size.width < 100:
@@ -187,6 +194,7 @@ are not done again.
         detail.border_title = title
         detail.set_class(broken, "broken")
         detail.update(text)
+        self.refresh_bindings()
 
     def _detail(self, key: str) -> tuple[str, str, bool]:
         if key in self._presets:
@@ -197,8 +205,9 @@ are not done again.
             return entry.name, f"{entry.description or 'No description.'}\n{place}", False
         if key in self._unfinished:
             run = self._unfinished[key]
-            done = ", ".join(run.finished) or "none"
-            return "Continue", f"Finished stages: {done}. They are not done again.\n{run.plan.output}", False
+            done = ", ".join(told for stage, told in STAGES.items() if stage in run.finished)
+            told = f"Done, and not done again: {done}." if done else "Its first stage was not finished."
+            return "Continue", f"{told}\n{run.plan.output}", False
         return (
             "New export",
             "A folder with a model, or its id on the Hugging Face Hub, is all that is needed.\n"
@@ -244,6 +253,7 @@ are not done again.
         field = self.query_one("#filter", Input)
         field.add_class("-shown")
         field.focus()
+        self.refresh_bindings()
 
     @on(Input.Changed, "#filter")
     def narrow(self, event: Input.Changed) -> None:
@@ -262,12 +272,21 @@ are not done again.
         field.value = ""
         field.remove_class("-shown")
         self.query_one(StartList).focus()
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Only presets of one's own can be removed."""
+        if action == "unfilter":
+            return self.is_mounted and self.query_one("#filter").has_class("-shown")
+        if action == "remove":
+            entry, _ = self._presets.get(self._highlighted, (None, None)) if self.is_mounted else (None, None)
+            return entry is not None and entry.origin == "user"
+        return super().check_action(action, parameters)
 
     def action_remove(self) -> None:
         """Ask, then remove a preset of the user's."""
         entry, _ = self._presets.get(self._highlighted, (None, None))
         if entry is None or entry.origin != "user":
-            self.notify("Only presets of your own can be removed.", severity="warning")
             return
         path = entry.path
 
@@ -289,8 +308,13 @@ are not done again.
         self._show()
 
 
-def _row(key: str, name: str, told: str, *, width: int = 22, style: str = "$foreground-muted") -> Option:
-    return Option(Content.assemble((f"  {name:<{width}} ", "bold"), (told, style)), id=key)
+def _count(stages: Sequence[str]) -> str:
+    """How many stages, in words."""
+    return "1 stage" if len(stages) == 1 else f"{len(stages)} stages" if stages else "nothing"
+
+
+def _row(key: str, name: str, told: str, *, style: str = "$foreground-muted") -> Option:
+    return Option(Content.assemble((f"  {name:<22} ", "bold"), (told, style)), id=key)
 
 
 def _heading(title: str) -> Option:

@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import Screen
+from textual.widget import Widget
 
 from tui import steps
 from tui.draft import Draft
@@ -25,15 +26,20 @@ class StepScreen(Screen[None]):
     """
 
     STEP: ClassVar[str]
+    FIRST_KEYS: ClassVar[tuple[str, ...]] = ("next",)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+n", "next", "Next", id="next", tooltip="Go on to the next step"),
         Binding("escape", "back", "Back", id="back", tooltip="The step before; nothing is lost"),
-        Binding("p", "plan", "Plan", id="plan", show=False, tooltip="The plan so far"),
+        Binding("p", "plan", "Plan", id="plan", tooltip="The plan so far, or back from it"),
         *(
             Binding(str(number), f"jump('{step.name}')", step.title, show=False)
             for number, step in enumerate(steps.STEPS, 1)
         ),
     ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left: Widget | None = None
 
     @property
     def wizard(self) -> "WizardApp":
@@ -94,7 +100,10 @@ class StepScreen(Screen[None]):
             self.leaving(lambda: self.wizard.go(following))
 
     def action_back(self) -> None:
-        """The step before, or the start."""
+        """The step before, or the start; from the plan in front of the body, the body."""
+        if self.has_class("-plan") and not self.has_class("-wide"):
+            self.action_plan()
+            return
         previous = steps.before(self.STEP)
         self.leaving(lambda: self.wizard.go(previous or "start"))
 
@@ -110,6 +119,14 @@ class StepScreen(Screen[None]):
         earlier = steps.NAMES[: steps.NAMES.index(name)]
         return name in self.draft.done or all(step in self.draft.done for step in earlier)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """The plan is asked for where it is not beside the body anyway."""
+        return action != "plan" or not self.has_class("-wide") or self.has_class("-plan")
+
     def action_plan(self) -> None:
-        """Show the plan over the body, or take it away."""
+        """Show the plan in front of the body, or the body as it was left."""
+        if not self.has_class("-plan"):
+            self._left = self.focused  # what is hidden loses it
         self.toggle_class("-plan")
+        if not self.has_class("-plan") and self._left is not None and self._left.is_attached:
+            self._left.focus()

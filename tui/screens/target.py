@@ -27,7 +27,7 @@ def device_rows(choices: tuple[TargetChoice, ...]) -> list[Choice]:
 def _compiles(choice: TargetChoice) -> str:
     """Whether there is a library to be had, and from which compiler where it is not ours."""
     if not choice.compiles:
-        return f"{symbols.WAITING} {WEIGHTS}"
+        return WEIGHTS
     return (
         f"{symbols.DONE} compiles"
         if choice.backend in ("", "embedded")
@@ -74,7 +74,7 @@ Arrows move and choose, tab goes from the device to what is made for it, enter g
     def on_enter(self) -> None:
         """Begin in the list of devices."""
         self.query_one("#devices").border_title = "Target"
-        self.query_one("#parts").border_title = "Make"
+        self.query_one("#parts").border_title = "What is made"
         self.query_one("#devices").focus()
         super().on_enter()
 

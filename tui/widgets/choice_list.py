@@ -22,7 +22,8 @@ _HEADING = "--heading"
 class Choice:
     """One row. `figures` are set in columns at the right, the last the first to go where it is narrow.
 
-    `refused` says why it cannot be chosen, `mark` what to think of first where it can.
+    `refused` says why it cannot be chosen, in the place of figures that nobody will have; `mark` what to
+    think of first where it can.
     """
 
     name: str
@@ -88,6 +89,9 @@ def row(choice: Choice, lay: Layout, *, chosen: bool) -> Content:
     sentence = choice.refused or choice.sentence
     quiet = "$foreground-muted"
     style = quiet if choice.refused else "bold" if chosen else ""
+    if lay.beside and choice.refused:
+        what = choice.refused.removeprefix(f"{choice.name} ").partition(". ")[0].removesuffix(".")
+        return Content.styled(shortened(f"{head}{'':{_GAP}}{what}", lay.width), quiet)
     if lay.beside:
         tail = f"{tail:{lay.tail}}"
         room = max(lay.width - len(head) - len(figures) - len(tail) - _GAP, 0)

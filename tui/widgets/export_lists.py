@@ -44,7 +44,7 @@ class Verification:
         passed = len(self.checks) - len(self.failed)
         again = f"verified again at {self.at}" if self.at else ""
         if self.running:
-            return f"Verifying again{ELLIPSIS} {passed} checks passed so far"
+            return f"Verifying again{ELLIPSIS} {passed} passed so far"
         if self.error is not None:
             return f"{FAILED} The checks came to no end, {again}"
         told = f"{passed} of {len(self.checks)} checks passed" + (f", {again}" if again else "")

@@ -5,7 +5,6 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Button, Static
 
 from engine.errors import Cancelled
-from tui.describe import remedy_of
 from tui.run_state import RunState
 from tui.symbols import ARROW, FAILED, WARNING
 from tui.widgets.rows import Mark, Marks
@@ -28,7 +27,7 @@ class FailureBox(VerticalScroll, can_focus=False):
         scrollbar-size-vertical: 1;
         &.-stopped { border: round $warning; border-title-color: $text-warning; }
         & > #what { text-style: bold; }
-        & > #why { color: $text-muted; }
+        & > #why { color: $foreground-muted; }
         & > #remedy { color: $text-accent; }
         & > Static { height: auto; }
         & > .-empty { display: none; }
@@ -64,7 +63,7 @@ class FailureBox(VerticalScroll, can_focus=False):
             part = self.query_one(f"#{name}", Static)
             part.update(text)
             part.set_class(not text, "-empty")
-        remedy = remedy_of(failure)
+        remedy = failure.remedy  # the keys for it are on the buttons
         self.query_one(Marks).show([Mark(ARROW, remedy)] if remedy else [])
         self.query_one(Marks).set_class(not remedy, "-empty")
         self.query_one("#edit", Button).label = EDIT.get(failure.fix, EDIT[""])

@@ -47,7 +47,7 @@ class LogPane(Vertical):
         & > #find { height: 1; display: none; }
         &.-finding > #find { display: block; }
         & #needle { width: 1fr; }
-        & #found { width: auto; padding: 0 1; color: $text-muted; }
+        & #found { width: auto; padding: 0 1; color: $foreground-muted; }
     }
     """
     BORDER_TITLE = "Log"
@@ -158,6 +158,6 @@ class LogPane(Vertical):
         if view.search is None:
             return "enter next  esc close"
         if not view.matches:
-            return "none" if view.settled else "searching"
+            return "not found" if view.settled else "searching"
         place = 0 if view.current is None else bisect_right(view.matches, view.current)
         return f"{place} of {len(view.matches)}" + ("" if view.settled else " so far")

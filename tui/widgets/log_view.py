@@ -61,7 +61,7 @@ class LogView(ScrollView, can_focus=True):
         & > .log-view--warning { color: $text-warning; }
         & > .log-view--error { color: $text-error; }
         & > .log-view--good { color: $text-success; }
-        & > .log-view--match { background: $warning 40%; }
+        & > .log-view--match { background: $warning-muted; color: $foreground; }
         & > .log-view--current { background: $warning; color: $background; text-style: bold; }
     }
     """

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.describe import Row, broken
 
 LABEL = 11
+"""Columns of a label, at least: boxes beside each other have their values below each other."""
 
 Item = TypeVar("Item")
 
@@ -17,10 +19,11 @@ Item = TypeVar("Item")
 def columns(rows: Sequence[Row], width: int) -> list[Content]:
     """Rows as lines of at most `width` columns, what is longer continued below itself."""
     lines = []
+    left = max([LABEL, *(len(label) + 1 for label, _ in rows)])
     for label, value in rows:
-        for number, part in enumerate(broken(value, max(width - LABEL, 8))):
+        for number, part in enumerate(broken(value, max(width - left, 8))):
             head = label if number == 0 else ""
-            lines.append(Content.assemble((f"{head:{LABEL}}", "$foreground-muted"), part))
+            lines.append(Content.assemble((f"{head:{left}}", "$foreground-muted"), part))
     return lines
 
 
@@ -42,6 +45,8 @@ class _Fitted(Static, Generic[Item]):
 
     def _draw(self) -> None:
         width = self.scrollable_content_region.width
+        if not self.display and isinstance(self.parent, Widget):  # so that it appears whole
+            width = self.parent.scrollable_content_region.width - self.gutter.width
         if width > 0:
             self.update(Content("\n").join(self.lines(self._items, width)))
 

@@ -12,7 +12,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from engine.events import Progress
-from engine.headless import size_of
+from engine.units import megabytes
 from tui.run_state import RunState, Stage, StageState
 from tui.symbols import DONE, DOT, ELLIPSIS, FAILED, RUNNING, WAITING, WARNING
 
@@ -33,7 +33,7 @@ _WORDS: dict[StageState, str] = {
     "failed": "failed",
     "cancelled": "stopped",
 }
-_LABEL, _TOLD, _CLOCK = 16, 11, 6
+_LABEL, _TOLD, _CLOCK = 16, 11, 8
 """Columns of a stage's name, of what is told at the bar's end, and of its time."""
 _SHORTEST_BAR = 8
 
@@ -127,7 +127,8 @@ class StageList(Widget):
             parts += ["  ", *self._bar(stage, room), "  "]
         else:
             parts += [" " * max(width - 2 - _LABEL - _TOLD - 1 - _CLOCK, 1)]
-        parts += [(f"{told:<{_TOLD}}", colour), " ", (f"{clock:>{_CLOCK}}", "")]
+        text = colour if colour.startswith("$foreground") else colour.replace("$", "$text-")
+        parts += [(f"{told:<{_TOLD}}", text), " ", (f"{clock:>{_CLOCK}}", "")]
         return Content.assemble(*parts)
 
     def _bar(self, stage: Stage, width: int) -> list[tuple[str, str]]:
@@ -156,7 +157,7 @@ def _told(stage: Stage) -> str:
         if progress.total:
             unit = progress.unit.rpartition(" ")[2]
             return f"{progress.done}/{progress.total} {unit}"
-        return size_of(progress.done) if progress.unit == "bytes" else f"{progress.done} {progress.unit}"
+        return megabytes(progress.done) if progress.unit == "bytes" else f"{progress.done} {progress.unit}"
     return _WORDS[stage.state]
 
 
@@ -168,7 +169,7 @@ def _details(stage: Stage) -> str:
     parts = [_amount(progress)] if progress.unit == "bytes" and progress.total else []
     rate = stage.rate.per_second
     if progress.unit == "bytes" and rate:
-        parts.append(f"{size_of(round(rate))}/s")
+        parts.append(f"{megabytes(round(rate))}/s")
     if (left := stage.remaining()) is not None:
         parts.append(f"{clock_of(left)} left")
     if progress.detail:
@@ -177,7 +178,7 @@ def _details(stage: Stage) -> str:
 
 
 def _amount(progress: Progress) -> str:
-    return f"{size_of(progress.done)} of {size_of(progress.total or 0)}"
+    return f"{megabytes(progress.done)} of {megabytes(progress.total or 0)}"
 
 
 def clock_of(seconds: float) -> str:

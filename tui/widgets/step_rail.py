@@ -34,7 +34,7 @@ class StepRail(Static):
         """Draw the state of the draft."""
         number = steps.NAMES.index(self._current) + 1
         title = steps.STEPS[number - 1].title
-        if self.size.width < 76:
+        if (self.size.width or self.app.size.width - 4) < 76:  # it has no width before the first frame
             marks = "".join(self._mark(step.name) for step in steps.STEPS)
             self.update(Content.assemble(f"{marks}  ", (f"{number} {title}", "bold $primary")))
             return

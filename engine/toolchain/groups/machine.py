@@ -5,11 +5,11 @@ from pathlib import Path
 from engine.errors import ToolchainError
 from engine.toolchain.finding import Finding, Remedy
 from engine.toolchain.probe import Probe
+from engine.units import megabytes
 
-GIB = 2**30
-MEMORY = 4 * GIB
-"""Below it compiling a library may not fit: TVM takes about 2 GiB beside the rest of a system."""
-DISK = 5 * GIB
+MEMORY = 4 * 10**9
+"""Below it compiling a library may not fit: TVM takes about 2 GB beside the rest of a system."""
+DISK = 5 * 10**9
 """Below it a model of a billion parameters does not fit beside what is made of it."""
 
 
@@ -17,7 +17,7 @@ def _memory(probe: Probe) -> Finding:
     import psutil
 
     memory = psutil.virtual_memory()
-    told = f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB of it free"
+    told = f"{megabytes(memory.total)}, {megabytes(memory.available)} of it free"
     if memory.total >= MEMORY:
         return probe.finding("ok", told)
     return probe.finding(
@@ -46,7 +46,7 @@ def _disk(probe: Probe) -> Finding:
             unknown.append(f"{name}: {error.strerror}")
         except ToolchainError as error:
             unknown.append(f"{name}: {error.what}")
-    told = ", ".join([f"{size / GIB:.1f} GiB {name}" for name, size in free.items()] + unknown)
+    told = ", ".join([f"{megabytes(size)} {name}" for name, size in free.items()] + unknown)
     if free and min(free.values()) >= DISK and not unknown:
         return probe.finding("ok", told)
     return probe.finding(
@@ -65,15 +65,15 @@ PROBES = (
         id="memory",
         group="machine",
         title="Memory",
-        wanted="4 GiB or more",
-        why="Compiling takes 2 GiB or so, whatever the size of the model.",
+        wanted="4 GB or more",
+        why="Compiling takes 2 GB or so, whatever the size of the model.",
         look=_memory,
     ),
     Probe(
         id="disk",
         group="machine",
         title="Free disk space",
-        wanted="5 GiB or more in each place",
+        wanted="5 GB or more in each place",
         why="The model that is fetched, and what is made of it, are on disk at the same time.",
         look=_disk,
     ),

@@ -50,7 +50,7 @@ def _look(probe: Probe) -> Finding:
             "compiles the runtime anew.",
             remedy=clear,
         )
-    return probe.finding("ok", f"{key}, every file as written, in {place}{stale}")
+    return probe.finding("ok", f"compiled, every file as written, {key} in {place}{stale}")
 
 
 def _entries(place: Path) -> list[Path]:
