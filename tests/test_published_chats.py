@@ -122,10 +122,17 @@ def test_tokens_that_only_another_file_names_are_tokens_of_the_export(place: str
     assert any("lacks '<|im_start|>', '<|im_end|>'" in warning for warning in generated.warnings)
 
 
-def test_a_token_that_cannot_have_its_id_is_refused(tmp_path: Path) -> None:
+def test_a_token_that_cannot_have_its_id_is_refused_where_prompts_have_it(tmp_path: Path) -> None:
     folder = made(tmp_path)
-    edit(folder / "tokenizer_config.json", added_tokens_decoder={"380": {"content": "<new>"}})
-    with pytest.raises(UsageError, match=r"lacks the token '<new>', .* the id 380; added, it gets 376"):
+    config = folder / "tokenizer_config.json"
+    names = {"376": "<one>", "380": "<new>", "381": "<other>"}
+    edit(config, added_tokens_decoder={number: {"content": token} for number, token in names.items()})
+    generated, tokenizer = exported(folder)  # as a padding token that nothing ever writes
+    assert any("lacks '<one>', which belong" in warning for warning in generated.warnings)
+    assert any("lacks '<new>' (380), '<other>' (381), which cannot" in w for w in generated.warnings)
+    assert [tokenizer.token_to_id(token) for token in names.values()] == [376, None, None]
+    edit(config, chat_template="{{ messages[0].content }}<new>")
+    with pytest.raises(UsageError, match=r"lacks the token '<new>', .* the id 380; added, it gets 377"):
         exported(folder)
 
 

@@ -127,7 +127,7 @@ class ModelFolder:
                 remedy="Remove the second entry from added_tokens.",
             )
         named = named_tokens(self.tokenizer_config, read_json(self.path / "added_tokens.json"))
-        return tokenizer_of(path, found, named)
+        return tokenizer_of(path, found, named, self.chat_template or "")
 
     @cached_property
     def special_tokens(self) -> dict[str, str]:

@@ -30,12 +30,15 @@ class TokenizerFile:
     changes: tuple[str, ...]
 
 
-def tokenizer_of(path: Path, stated: JSON, named: Mapping[str, tuple[int, JSON]]) -> TokenizerFile:
-    """The tokenizer of `path`, whose content is `stated`; `named` are the tokens that it must have.
+def tokenizer_of(
+    path: Path, stated: JSON, named: Mapping[str, tuple[int, JSON]], chat_template: str
+) -> TokenizerFile:
+    """The tokenizer of `path`, whose content is `stated`; `named` are the tokens that it ought to have.
 
-    `named` gives each token's id and flags, as `named_tokens` does.
-    Raises UsageError for a file that does not load, and for a token that cannot have the id it is named
-    with: the embedding's row would be another one's.
+    `named` gives each token's id and flags, as `named_tokens` does. One that cannot have its id is left
+    out, unless `chat_template` writes it.
+    Raises UsageError for a file that does not load, and for a token of the chat template that cannot have
+    its id: the embedding's row would be another one's.
     """
     content, changes = dict(stated), []
     for key, what in (("truncation", "cuts texts short"), ("padding", "pads texts")):
@@ -43,22 +46,55 @@ def tokenizer_of(path: Path, stated: JSON, named: Mapping[str, tuple[int, JSON]]
             content[key] = None
             changes.append(f"tokenizer.json {what}, as in training; the export's does not")
     known = {token["content"] for token in content.get("added_tokens") or ()}
-    lacking = sorted((number, token) for token, (number, _) in named.items() if token not in known)
+    wanted = sorted((number, token) for token, (number, _) in named.items() if token not in known)
+    tokenizer = _loaded(path, json.dumps(content) if changes else None)
+    lacking = wanted
+    while lacking and (wrong := _added(tokenizer, lacking, named)):
+        for number, token, found in wrong:
+            if token in chat_template:
+                raise _wrong_id(path, token, number, found)
+        wrong_tokens = {token for _, token, _ in wrong}
+        lacking = [item for item in lacking if item[1] not in wrong_tokens]
+        tokenizer = _loaded(path, json.dumps(content))
+    if lacking:
+        content = json.loads(tokenizer.to_str())
+        tokens = some([repr(token) for _, token in lacking])
+        changes.append(f"tokenizer.json lacks {tokens}, which belong to it; the export's has them")
+    if left_out := [item for item in wanted if item not in lacking]:
+        tokens = some([f"{token!r} ({number})" for number, token in left_out])
+        changes.append(f"tokenizer.json lacks {tokens}, which cannot have these ids: left out")
+    return TokenizerFile(tokenizer=tokenizer, content=content, changes=tuple(changes))
+
+
+def _loaded(path: Path, content: str | None) -> Tokenizer:
+    """The tokenizer of `content`, of the file where that is None."""
     try:
-        # By content: the binding takes no path that is not Unicode.
-        tokenizer = Tokenizer.from_buffer(json.dumps(content).encode() if changes else path.read_bytes())
+        # Not by name: the binding takes no path that is not Unicode.
+        return Tokenizer.from_buffer(path.read_bytes() if content is None else content.encode())
     except Exception as error:  # the binding raises plain Exception
         raise UsageError(
             f"{path} cannot be loaded: {error}",
             remedy="Download the file again, or update the tokenizers package.",
         ) from error
-    if lacking:
-        for number, token in lacking:
-            _add(tokenizer, path, token, number, named[token][1])
-        content = json.loads(tokenizer.to_str())
-        tokens = some([repr(token) for _, token in lacking])
-        changes.append(f"tokenizer.json lacks {tokens}, which belong to it; the export's has them")
-    return TokenizerFile(tokenizer=tokenizer, content=content, changes=tuple(changes))
+
+
+def _added(
+    tokenizer: Tokenizer, tokens: list[tuple[int, str]], named: Mapping[str, tuple[int, JSON]]
+) -> list[tuple[int, str, int]]:
+    """Add `tokens`; those whose id is another one then: stated id, content, found id."""
+    for _, token in tokens:
+        tokenizer.add_tokens([AddedToken(token, **named[token][1])])
+    found = [(number, token, int(tokenizer.token_to_id(token) or 0)) for number, token in tokens]
+    return [item for item in found if item[0] != item[2]]
+
+
+def _wrong_id(path: Path, token: str, number: int, found: int) -> UsageError:
+    return UsageError(
+        f"{path} lacks the token {token!r}, which the files beside it give the id {number}; "
+        f"added, it gets {found}.",
+        why="The chat template writes it: the model would see another token in its place.",
+        remedy="Take all tokenizer files from the same model.",
+    )
 
 
 def named_tokens(tokenizer_config: JSON, added_tokens: JSON) -> dict[str, tuple[int, JSON]]:
@@ -77,15 +113,3 @@ def named_tokens(tokenizer_config: JSON, added_tokens: JSON) -> dict[str, tuple[
         for number, entry in listed
         if entry.get("content") and str(number).isdecimal()
     }
-
-
-def _add(tokenizer: Tokenizer, path: Path, token: str, number: int, flags: JSON) -> None:
-    tokenizer.add_tokens([AddedToken(token, **flags)])
-    if (found := tokenizer.token_to_id(token)) != number:
-        raise UsageError(
-            f"{path} lacks the token {token!r}, which the files beside it give the id {number}; "
-            f"added, it gets {found}.",
-            why="The files are of different models, and the model would see another token in its place.",
-            remedy="Take all tokenizer files from the same model, or remove the token from the file that "
-            "names it.",
-        )
