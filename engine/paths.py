@@ -9,8 +9,6 @@ import os
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
-
 from engine.errors import StageError, ToolchainError, UsageError, WizardError
 
 Place = str | os.PathLike[str]
@@ -56,6 +54,8 @@ def of_user(kind: Literal["cache", "config", "data"]) -> Path:
 
     Raises ToolchainError for a user without a home, as services and containers have.
     """
+    import platformdirs  # --version, and paths that are stated, do without
+
     places = {
         "cache": platformdirs.user_cache_path,
         "config": platformdirs.user_config_path,
