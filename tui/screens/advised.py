@@ -28,7 +28,7 @@ class AdvisedStep(StepScreen):
     def draft_changed(self) -> None:
         """Draw again, once all that is going on now is done."""
         super().draft_changed()
-        if self.is_mounted:
+        if self.has_widgets:
             self.call_next(self._draw)
 
     def draw(self) -> None:

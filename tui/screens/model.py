@@ -207,7 +207,7 @@ config.json says.
     def draft_changed(self) -> None:
         """Facts arrived, or a reason why there are none."""
         super().draft_changed()
-        if self.is_mounted:
+        if self.has_widgets:
             self._show()
             self._go_on()
 

@@ -80,9 +80,14 @@ class StepScreen(Screen[None]):
         """One sentence for the person who wants to go on and cannot."""
         return "This step is not finished."
 
+    @property
+    def has_widgets(self) -> bool:
+        """Whether there is something to draw on: not while the screen is being put up or taken away."""
+        return self.is_mounted and bool(self.query(StepRail))
+
     def draft_changed(self) -> None:
         """The draft changed, here or by a worker: show it. Subclasses extend this."""
-        if self.is_mounted:
+        if self.has_widgets:
             self.query_one(StepRail).refresh_steps()
             self.query_one(PlanPanel).refresh_plan()
 
