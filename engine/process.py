@@ -5,6 +5,7 @@ so closing the generator, a cancel and the death of this process are one and the
 """
 
 import codecs
+import errno
 import json
 import os
 import queue
@@ -79,6 +80,7 @@ def stream(
 ) -> Generator[Lines | Record | Exited]:
     """Run `argv` and yield what it says, about every 0.1 s, then one Exited.
 
+    Raises OSError where the system starts no more processes or threads.
     `cancel` ends it: asked to terminate, killed 3 s later. Of several progress records within one
     tick only the last is handed on. `env` is added to `child_environment()`.
     """
@@ -87,7 +89,11 @@ def stream(
     assert child.stdout is not None
     chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
     reader = threading.Thread(target=_pump, args=(child.stdout.fileno(), chunks), daemon=True)
-    reader.start()
+    try:
+        reader.start()
+    except RuntimeError as error:  # no more threads; the supervisor sees its pipe close
+        child.communicate()
+        raise OSError(errno.EAGAIN, str(error)) from None
     splitter = _Splitter()
     cancelled = False
     gone_since: float | None = None

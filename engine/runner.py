@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from engine import process
+from engine import paths, process
 from engine.backends.base import Backend, StageCommand, compiler_of, library_name
 from engine.disk import disk_error
 from engine.errors import Cancelled, StageError, WizardError
@@ -134,7 +134,8 @@ class _Run:
             detail = self._why_skip(stage, print_)
             if detail is None:
                 yield from self._build(stage, commands, print_)
-        except WizardError as error:
+        except (WizardError, OSError) as failed:
+            error = paths.told(failed) if isinstance(failed, OSError) else failed
             self.workspace.discard(stage)
             self._log_failure(stage, error)
             yield StageEnded(
@@ -147,7 +148,7 @@ class _Run:
                 remedy=error.remedy,
                 fix=error.fix,
             )
-            raise
+            raise error from None
         yield StageEnded(
             stage=stage,
             outcome="done" if detail is None else "skipped",

@@ -112,6 +112,12 @@ else:
         return 128 - code if code < 0 else code
 
 
+def _not_started(program: list[str], why: str) -> int:
+    record = {"what": f"{program[0]} cannot be started: {why}.", "exit_code": 3}
+    sys.stderr.write("\x1e" + json.dumps({"error": {"why": "", "remedy": "", **record}}) + "\n")
+    return EXIT_NOT_STARTED
+
+
 def main(arguments: list[str]) -> int:
     """Run `arguments[1:]` with a grace of `arguments[0]` seconds; its exit code, or 128 + its signal."""
     grace, program = float(arguments[0]), arguments[1:]
@@ -119,9 +125,7 @@ def main(arguments: list[str]) -> int:
     try:
         stage = _start(program)
     except OSError as error:
-        record = {"what": f"{program[0]} cannot be started: {error.strerror or error}.", "exit_code": 3}
-        sys.stderr.write("\x1e" + json.dumps({"error": {"why": "", "remedy": "", **record}}) + "\n")
-        return EXIT_NOT_STARTED
+        return _not_started(program, error.strerror or str(error))
     ended = threading.Event()
 
     def end() -> None:
@@ -143,7 +147,12 @@ def main(arguments: list[str]) -> int:
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), on_signal)
-    threading.Thread(target=watch, daemon=True).start()
+    try:
+        threading.Thread(target=watch, daemon=True).start()
+    except RuntimeError as error:  # the system has no more threads: without its watch nothing may run
+        _kill(stage)
+        stage.wait()
+        return _not_started(program, str(error))
     code = stage.wait()
     ended.set()
     _kill(stage)  # what the stage itself left running

@@ -228,12 +228,48 @@ def test_streams_that_are_closed_or_full(folder: Path, script: str, argv: list[s
         assert (folder / "out" / "export-receipt.json").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="limits of a shell")
+def test_a_system_that_refuses_ends_a_run_as_any_failure_does(folder: Path) -> None:
+    """No pipe for a stage: its events come to their end, and the words say which limit it was."""
+    told = by_shell(folder, 'ulimit -n 8; exec "$@"', "--preset", "my.toml", "--json")
+    assert told.returncode == 3
+    assert "Traceback" not in told.stderr
+    events = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [event["event"] for event in events[-2:]] == ["StageEnded", "RunEnded"]
+    assert events[-2]["what"].startswith("Too many open files")
+    assert events[-2]["remedy"]
+    assert (events[-1]["outcome"], events[-1]["exit_code"]) == ("failed", 3)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a folder in use cannot be removed elsewhere")
 def test_a_current_folder_that_is_gone(folder: Path) -> None:
     preset = (folder / "my.toml").rename(folder.parent / f"{folder.name}.toml")
     told = by_shell(folder, 'rmdir "$PWD" && exec "$@"', "--preset", str(preset))
     assert told.returncode == 2
     assert told.stderr.startswith("error: The current folder is not there any more.")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo terminals")
+def test_a_screen_that_nobody_would_see_is_not_opened(folder: Path) -> None:
+    """Textual draws on stderr."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    told = subprocess.run(
+        [sys.executable, "-m", "tui"],
+        cwd=folder,
+        env=process.child_environment({"TERM": "xterm"}),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert told.returncode == 2
+    assert told.stderr.startswith("mlc-wizard: no terminal here")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo terminals")

@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.screen import Screen
 
+from engine import paths
 from engine.errors import HubUnreachable, WizardError
 from tui import steps, symbols
 from tui.draft import Draft
@@ -176,6 +177,9 @@ class WizardApp(App[int], inherit_bindings=False):
                 tell(known)
             else:
                 self.post_message(FactsFailed(source, model_type, revision, error))
+        except OSError as error:
+            if not drop.is_set():
+                self.post_message(FactsFailed(source, model_type, revision, paths.told(error)))
 
     def on_facts_read(self, message: FactsRead) -> None:
         """Keep the facts, unless the model changed meanwhile."""

@@ -144,9 +144,12 @@ def _without_preset(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"{given[0]} needs --preset NAME.", remedy="See the presets with: mlc-wizard --list-presets"
         )
-    if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+    # Textual draws on stderr: sent to a file, nobody would see anything.
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    if all(stream.isatty() for stream in streams) and os.environ.get("TERM") != "dumb":
         from tui.app import WizardApp
 
+        Path.cwd()  # every screen takes paths from here: one that is gone is told before any
         for fixed in ("COLUMNS", "LINES"):  # exported, they would stand for the size whatever the window does
             os.environ.pop(fixed, None)
         app = WizardApp(toolchain=arguments.toolchain)

@@ -120,7 +120,7 @@ config.json says.
         if self.draft.is_source_given and self.draft.facts is None and not self.draft.reading:
             self.wizard.read_facts()
 
-    @work(thread=True, group="nearby")
+    @work(thread=True, exit_on_error=False, group="nearby")
     def _look_around(self) -> None:
         self.post_message(NearbyFound(list(nearby.models(Path.cwd()))))
 

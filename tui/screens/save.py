@@ -14,7 +14,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Button, Input, Static
 
 from engine import preset
-from engine.errors import UsageError, WizardError
+from engine.errors import WizardError
 from engine.model import source as model_source
 from engine.model.facts import ModelFacts
 from engine.plan import ExportPlan, with_defaults
@@ -130,7 +130,7 @@ A preset is a small text file with every choice of this export. It goes to your 
             return
         try:
             path = self._path()
-        except UsageError as error:
+        except WizardError as error:
             self._say(f"{FAILED} {error}", "-problem")
             self.query_one("#name", Input).focus()
             return
@@ -162,7 +162,7 @@ A preset is a small text file with every choice of this export. It goes to your 
     def _tell(self) -> None:
         try:
             path = self._path()
-        except UsageError as error:
+        except WizardError as error:
             self._say(f"{FAILED} {error.what} {error.why}", "-problem")
             return
         if path.exists():

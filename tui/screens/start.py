@@ -119,7 +119,7 @@ are not done again.
                 plan = None  # changed between the two readings; the next visit tells why
             self._presets[f"preset:{entry.path}"] = entry, plan
 
-    @work(thread=True, exclusive=True, group="start")
+    @work(thread=True, exclusive=True, exit_on_error=False, group="start")
     def gather(self) -> None:
         """Look for unfinished runs."""
         from engine.run import resume  # it takes longer than all of this screen
