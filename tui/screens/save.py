@@ -183,7 +183,7 @@ def _is_own(name: str) -> bool:
     """Whether there is a preset of the user's called `name`."""
     try:
         return preset.place_of(name).exists()
-    except UsageError:
+    except WizardError:
         return False
 
 
