@@ -473,6 +473,8 @@ MADE: dict[str, Config] = {
             "truncate": False,
         }
     },
+    "Llama with biases, as granite-3b-code-instruct": _LLAMA
+    | {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4, "tie_word_embeddings": True},
     "Llama with dynamic scaling": _LLAMA | {"rope_scaling": {"factor": 2.0, "type": "dynamic"}},
     "GPT-NeoX with YaRN": _NEOX
     | {

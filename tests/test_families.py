@@ -242,7 +242,7 @@ def test_longrope_needs_a_factor_for_each_pair() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("llama", {"attention_bias": True}, "attention_bias = true; a Llama model"),
+        ("gemma", {"attention_bias": True}, "attention_bias = true; a Gemma model"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ("gemma", {"hidden_activation": "silu"}, "hidden_activation = 'silu'"),
         ("gemma3_text", {"final_logit_softcapping": 30.0}, "final_logit_softcapping = 30.0"),

@@ -1,9 +1,16 @@
-"""Llama 2, 3 and 3.x, and the models built like them (SmolLM, TinyLlama)."""
+"""Llama 2, 3 and 3.x, and the models built like them: SmolLM, TinyLlama, with biases Granite 3B Code."""
 
 from typing import Any
 
 from engine.embedded.families.base import JSON, Family, decoder_parameters
-from engine.embedded.families.common import context_sizes, decoder_spec, head_dim, key_value_heads, refuse
+from engine.embedded.families.common import (
+    context_sizes,
+    decoder_spec,
+    head_dim,
+    key_value_heads,
+    refuse,
+    stated,
+)
 from engine.embedded.spec import DecoderSpec
 
 # What transformers takes where config.json says nothing.
@@ -11,16 +18,9 @@ _DEFAULTS = {"rms_norm_eps": 1e-6}
 
 
 def model_config(config: JSON) -> dict[str, Any]:
-    """The fields of mlc_llm's LlamaConfig."""
+    """The fields of mlc_llm's LlamaConfig, and the biases, which it does not have."""
     config = {**_DEFAULTS, **config}
-    refuse(
-        config,
-        "Llama",
-        attention_bias=False,
-        mlp_bias=False,
-        hidden_act="silu",
-        partial_rotary_factor=1.0,
-    )
+    refuse(config, "Llama", hidden_act="silu", partial_rotary_factor=1.0)
     return {
         "hidden_size": config["hidden_size"],
         "intermediate_size": config["intermediate_size"],
@@ -38,12 +38,20 @@ def model_config(config: JSON) -> dict[str, Any]:
         "pipeline_parallel_stages": 1,
         "max_batch_size": 1,
         "disaggregation": False,
+        **stated(config, "attention_bias", "mlp_bias"),
     }
 
 
 def spec(model: JSON) -> DecoderSpec:
     """The decoder that `model_config` describes."""
-    return decoder_spec("llama", model)
+    attention = model.get("attention_bias", False)
+    return decoder_spec(
+        "llama",
+        model,
+        qkv_bias=attention,
+        attention_out_bias=attention,
+        mlp_bias=model.get("mlp_bias", False),
+    )
 
 
 FAMILY = Family(
