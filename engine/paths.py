@@ -64,11 +64,23 @@ def of_user(kind: Literal["cache", "config", "data"]) -> Path:
     try:
         return places[kind]("mlc-wizard", appauthor=False)
     except RuntimeError:
-        raise ToolchainError(
-            "This user has no home folder.",
-            why="HOME is not set, and the system does not know the user either.",
-            remedy="Set HOME to a folder that can be written.",
-        ) from None
+        raise _homeless() from None
+
+
+def check_home() -> None:
+    """Raise ToolchainError for a user without a home: TVM asks for it and does not start without."""
+    try:
+        Path.home()
+    except RuntimeError:
+        raise _homeless() from None
+
+
+def _homeless() -> ToolchainError:
+    return ToolchainError(
+        "This user has no home folder.",
+        why="HOME is not set, and the system does not know the user either.",
+        remedy="Set HOME to a folder that can be written.",
+    )
 
 
 def told(error: OSError) -> WizardError:

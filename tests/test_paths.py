@@ -1,5 +1,6 @@
 """engine.paths: what people type and environments state, where no system could have it."""
 
+import dataclasses
 import errno
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine import paths, preset
+from engine.backends.embedded import EmbeddedBackend
 from engine.embedded.wasm import cache
 from engine.errors import ToolchainError, UsageError
 from engine.explain import log_file
@@ -73,7 +75,9 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert preset.find("demo") == preset.shipped_folder() / "demo.toml"
     assert nearby.hub_cache().parts[0] == "~", "the Hub client takes it so, too"
     assert "Python" in report.text([], [], {})
-    for ask in (cache.root, preset.user_folder):
+    plan = preset.load("demo")
+    EmbeddedBackend().check(dataclasses.replace(plan, compile=False), None)
+    for ask in (cache.root, preset.user_folder, lambda: EmbeddedBackend().check(plan, None)):
         with pytest.raises(ToolchainError, match="no home folder") as caught:
             ask()
         assert "HOME" in caught.value.remedy

@@ -3,14 +3,13 @@
 import importlib.util
 import sys
 
-from engine import catalog, cuda
+from engine import catalog, cuda, paths
 from engine.backends import kernel_compilers
 from engine.backends.base import Folders, StageCommand, library_name
 from engine.catalog import COMPILED_HERE, QUANTIZATIONS, check_target
 from engine.embedded import awq, flags
 from engine.embedded.families.common import check_context
 from engine.embedded.families.registry import FAMILIES
-from engine.embedded.wasm import cache
 from engine.errors import ToolchainError, UsageError
 from engine.model.facts import ModelFacts
 from engine.model.files import no_tokenizer_json
@@ -29,8 +28,7 @@ class EmbeddedBackend:
         self.cover(plan, facts)
         if plan.compile:
             _find_compiler()
-            if plan.device == "webgpu":
-                cache.root()  # where TVM's runtime is kept: a user without a home has to name a place
+            paths.check_home()
             if plan.device == "cuda":
                 _check_cuda(plan)
 

@@ -16,7 +16,7 @@ def _look(probe: Probe) -> Finding:
     try:
         place = cache.root() / build.KIND
     except ToolchainError as error:
-        return probe.finding("broken", error.what, why=error.why, remedy=_elsewhere(cache.CACHE_VARIABLE))
+        return probe.finding("broken", error.what, why=error.why, remedy=Remedy(told=error.remedy))
     clear = running("Clear it, and compile it anew.", (*_PROGRAM, "clear"), (*_PROGRAM, "build"))
     try:
         key = build.key(toolchain.find())
