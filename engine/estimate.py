@@ -6,6 +6,7 @@ temporary buffers excepted, for which they give a lower bound.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from engine.catalog import QUANTIZATIONS, Quantization
@@ -81,31 +82,69 @@ def estimate(model: DecoderSpec | ModelFacts, plan: ExportPlan) -> Estimate:
         plan = with_defaults(plan, None)
         largest_source, tokenizer = 2 * max(prod(p.shape) for p in parameters), 0
     packed = model.packed if isinstance(model, ModelFacts) and quantization.from_awq else ()
-    stored = all_stored_tensors(packed or parameters, quantization)
+    stored = _stored(_Same(packed or parameters), quantization.name)
     kv_layer = kv_cache_bytes(spec, quantization, plan) // len(spec.layers)
     wide = "gate and up projections" if spec.gated_mlp else "up projection"
     name, largest = max(
         [
-            *((t.name, memory_bytes(t)) for t in stored),
+            stored.largest,
             ("the KV cache of one layer", kv_layer),
             (f"the {wide} of one prefill chunk", _gate_up_bytes(spec, quantization, plan)),
         ],
         key=lambda item: item[1],
     )
-    on_disk = sum(stored_nbytes(t) for t in stored)
     return Estimate(
-        parameter_count=parameter_count(parameters),
-        weight_bytes=sum(memory_bytes(t) for t in stored),
-        disk_bytes=on_disk,
-        shards=len(plan_shards(stored)),
+        parameter_count=_count(_Same(parameters)),
+        weight_bytes=stored.memory_bytes,
+        disk_bytes=stored.disk_bytes,
+        shards=stored.shards,
         kv_cache_bytes=kv_layer * len(spec.layers),
         temporary_bytes=temporary_bytes(spec, quantization, plan),
         largest_buffer_bytes=largest,
         largest_buffer_name=name,
         convert_ram_bytes=int(_CONVERT_FACTOR * largest_source) + _CONVERT_BASE,
-        disk_needed_bytes=on_disk + tokenizer + _OTHER_FILES_BYTES,
+        disk_needed_bytes=stored.disk_bytes + tokenizer + _OTHER_FILES_BYTES,
         fetch_bytes=model.download_bytes if isinstance(model, ModelFacts) else 0,
     )
+
+
+class _Same:
+    """Parameters as the key of a cache: those of a model stay one object, and are hundreds to hash."""
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        self.parameters = parameters
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.parameters is other.parameters
+
+    def __hash__(self) -> int:
+        return id(self.parameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """Bytes of all that a quantization makes of the parameters; `largest` is name and bytes in memory."""
+
+    memory_bytes: int
+    disk_bytes: int
+    shards: int
+    largest: tuple[str, int]
+
+
+@lru_cache(maxsize=64)  # a screen asks for every quantization at every key, some of them four times
+def _stored(same: _Same, quantization: str) -> _Stored:
+    tensors = all_stored_tensors(same.parameters, QUANTIZATIONS[quantization])
+    return _Stored(
+        memory_bytes=sum(map(memory_bytes, tensors)),
+        disk_bytes=sum(map(stored_nbytes, tensors)),
+        shards=len(plan_shards(tensors)),
+        largest=max(((t.name, memory_bytes(t)) for t in tensors), key=lambda item: item[1]),
+    )
+
+
+@lru_cache(maxsize=8)
+def _count(same: _Same) -> int:
+    return parameter_count(same.parameters)
 
 
 def parameter_count(parameters: Iterable[Parameter]) -> int:

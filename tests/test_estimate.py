@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from conftest import GOLDEN
+from published_models import GEMMA
 
 from engine import estimate
 from engine.catalog import QUANTIZATIONS
+from engine.choices import quantization_choices
 from engine.embedded.spec import DecoderSpec, LayerSpec
 from engine.model import facts
 from engine.plan import BUILTIN_DEMO, ExportPlan
@@ -197,3 +199,14 @@ def test_shards_of_a_90_mb_llama() -> None:
         **dict.fromkeys(("q3f16_0", "q3f16_1"), 1),
     }
     assert found["q4f32_1"].weight_bytes == 27_871_232
+
+
+def test_the_tensors_of_a_model_are_listed_once_for_each_quantization() -> None:
+    """A screen asks for the sizes of all quantizations at every key."""
+    plan = ExportPlan(source="org/model", quantization="q4f16_1")
+    first = quantization_choices(plan, GEMMA)
+    listed = estimate._stored.cache_info().misses
+    assert quantization_choices(plan, GEMMA) == first
+    assert estimate._stored.cache_info().misses == listed
+    other = replace(GEMMA, parameters=GEMMA.parameters[:-1])
+    assert estimate.estimate(other, plan).parameter_count < estimate.estimate(GEMMA, plan).parameter_count
