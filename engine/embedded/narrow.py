@@ -55,13 +55,14 @@ def _elements(mod: tvm.IRModule) -> Iterator[int]:
 
 
 def _tensors(func: relax.Function) -> Iterator[relax.TensorType]:
-    found: list[Any] = []
+    variables: dict[int, relax.Var] = {}  # a tuple of all weights is visited at each of its uses
 
     def visit(expr: Any) -> None:
         if isinstance(expr, relax.Var):
-            found.append(expr.ty)
+            variables[hash(expr)] = expr
 
     relax.analysis.post_order_visit(func, visit)
+    found: list[Any] = [variable.ty for variable in variables.values()]
     while found:
         kind = found.pop()
         if isinstance(kind, relax.TupleType):
