@@ -7,6 +7,8 @@ from typing import Any
 from tvm import te, tirx
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
+
 # Numerator and denominator, in x^2 from the highest power down, of the rational function that Eigen
 # and XLA use for erf in float32; beyond +-4 the function is +-1 to the last bit.
 _ERF_ODD = (
@@ -93,7 +95,7 @@ def wave(angle: Any, quarters: Any) -> Any:
     return _of_quarter(_without(rest, quarter, 1), quarter, quarters)
 
 
-@T.macro
+@script.macro
 def cosine_and_sine(out, angle):
     """`wave` of both kinds in `out` [0] and [1], float32 [3]: step by step, for kernels.
 

@@ -13,6 +13,7 @@ from tvm.relax.frontend.nn.llm.kv_cache import AttnKind, RopeMode
 from tvm.script import tirx as T
 from tvm.target import Target
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.attention import cpu, signatures
 from engine.embedded.kernels.attention import gpu as gpu_schedule
 from engine.embedded.kernels.attention.shape import AttentionShape
@@ -31,7 +32,7 @@ def _split_qkv(shape: AttentionShape) -> tvm.tirx.PrimFunc:
     """Part the joined heads into q, k and v; the place where TVM would apply rope."""
     hq, hkv, d, dtype = shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.dtype
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def split_qkv(
         vqkv: T.handle, vpos: T.handle, vq: T.handle, vk: T.handle, vv: T.handle, apply_rope: T.int64
     ):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import tvm
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.optional import without_unused
 
 THREADS = 256
@@ -33,7 +34,7 @@ def norm(
     """f(x, weight[, bias][, residual], y): x, residual and y are float32 [n, size]."""
     body: Any = (_rows_gpu if gpu else _rows_cpu)(size, eps, centred=kind == "layer")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def func(vx: T.handle, vw: T.handle, vb: T.handle, vr: T.handle, vy: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         n = T.int64()
@@ -58,7 +59,7 @@ def _finished(value: Any, i: Any, k: Any, weight: Any, bias: Any, residual: Any)
 def _rows_gpu(size: int, eps: float, centred: bool) -> Any:
     """One workgroup a row; sums are reduced in shared memory, the mean before the squares."""
 
-    @T.macro
+    @script.macro
     def total(partial, acc, tx):
         T.tvm_storage_sync("shared")
         partial[tx] = acc[0]
@@ -69,7 +70,7 @@ def _rows_gpu(size: int, eps: float, centred: bool) -> Any:
             T.tvm_storage_sync("shared")
         acc[0] = partial[0]
 
-    @T.macro
+    @script.macro
     def body(x, finished, y, n):
         for bx in T.thread_binding(n, thread="blockIdx.x"):
             for tx in T.thread_binding(THREADS, thread="threadIdx.x"):
@@ -113,7 +114,7 @@ def _square(x: Any, i: Any, mean: Any) -> Any:
 def _rows_cpu(size: int, eps: float, centred: bool) -> Any:
     """Sums run in lanes, which vectorises them and loses fewer digits than one running sum."""
 
-    @T.macro
+    @script.macro
     def total(read, lanes, acc):
         for v in T.vectorized(LANES):
             lanes[v] = T.float32(0)
@@ -126,7 +127,7 @@ def _rows_cpu(size: int, eps: float, centred: bool) -> Any:
         for k in T.serial(size % LANES):
             acc[0] += read(size // LANES * LANES + k)
 
-    @T.macro
+    @script.macro
     def row(x, finished, y, i):
         with T.sblock("norm"):
             lanes = T.sblock_alloc_buffer((LANES,), "float32")
@@ -141,7 +142,7 @@ def _rows_cpu(size: int, eps: float, centred: bool) -> Any:
             for k in T.serial(size):
                 y[i, k] = finished(i, k, (x[i, k] - mean[0]) * acc[0])
 
-    @T.macro
+    @script.macro
     def body(x, finished, y, n):
         # Waking other threads takes longer than a row.
         if n > FEW:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tvm import te
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.arithmetic import exact, wave
 from engine.embedded.kernels.optional import without_unused
 from engine.embedded.spec import DecoderSpec, LayerSpec, RopeScaling
@@ -107,7 +108,7 @@ def rotate_qkv(spec: DecoderSpec, *, weight_dtype: str, out_dtype: str, gpu: boo
 
     if spec.qkv_layout == "joined":
 
-        @T.prim_func(private=True, s_tir=True)
+        @script.prim_func(private=True, s_tir=True)
         def of_joined(vqkv: T.handle, vb: T.handle, vt: T.handle, vqn: T.handle, vkn: T.handle, vo: T.handle):
             T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
             n = T.int64()
@@ -127,7 +128,7 @@ def rotate_qkv(spec: DecoderSpec, *, weight_dtype: str, out_dtype: str, gpu: boo
 
         return without_unused(of_joined)
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def of_parts(
         vq: T.handle,
         vk: T.handle,
@@ -207,7 +208,7 @@ def _heads_gpu(spec: DecoderSpec, out_dtype: str) -> Any:
     eps = spec.norm_eps
     most = max(hq, hkv) if spec.qk_norm == "full" else 1
 
-    @T.macro
+    @script.macro
     def body(read, table, weight, out, n):
         for bx in T.thread_binding(n, thread="blockIdx.x"):
             for h in T.thread_binding(hq + 2 * hkv, thread="blockIdx.y"):
@@ -251,7 +252,7 @@ def _heads_cpu(spec: DecoderSpec, out_dtype: str) -> Any:
     hq, hkv, d = spec.num_attention_heads, spec.num_key_value_heads, spec.head_dim
     eps = spec.norm_eps
 
-    @T.macro
+    @script.macro
     def token(read, table, weight, out, i):
         for h in T.serial(hq + 2 * hkv):
             with T.sblock("rotate_qkv"):
@@ -269,7 +270,7 @@ def _heads_cpu(spec: DecoderSpec, out_dtype: str) -> Any:
                 for e in T.serial(d):
                     out[i, h, e] = T.Cast(out_dtype, _rotated(spec, read, table, weight, rms, i, h, e))
 
-    @T.macro
+    @script.macro
     def body(read, table, weight, out, n):
         # Waking other threads takes longer than a token.
         if n > FEW:

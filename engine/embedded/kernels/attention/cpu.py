@@ -4,6 +4,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.attention import cpu_decode, cpu_prefill, cpu_rolling
 from engine.embedded.kernels.attention.shape import AttentionShape
 from engine.embedded.kernels.simd import Simd
@@ -27,7 +28,7 @@ def merge_body(shape: AttentionShape) -> Any:
     """The body of the merge kernel, a task a token."""
     hq, d, dtype = shape.num_heads, shape.head_dim, shape.dtype
 
-    @T.macro
+    @script.macro
     def body(o, lse, o2, lse2, n):
         for i in T.parallel(n):
             for h in T.serial(hq):

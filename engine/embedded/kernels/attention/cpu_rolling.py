@@ -7,6 +7,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.attention.rolling import aim_of, query_place, turned
 from engine.embedded.kernels.attention.shape import (
     NONE,
@@ -25,7 +26,7 @@ def _row(shape: AttentionShape) -> Any:
     d, dtype, group = shape.head_dim, shape.dtype, shape.group
     half, aim = d // 2, aim_of(shape)
 
-    @T.macro
+    @script.macro
     def take(read, st, acc, j, head):
         """Key j, whose product with the query is st[2]."""
         st[3] = T.max(st[0], st[2])
@@ -34,7 +35,7 @@ def _row(shape: AttentionShape) -> Any:
             acc[x] = acc[x] * T.exp2(st[0] - st[3]) + T.exp2(st[2] - st[3]) * read(j, head, x)
         st[0] = st[3]
 
-    @T.macro
+    @script.macro
     def visit(q, key, value, span, at, qpos, kstart, i, h, sm_scale, st, acc):
         """Keys stay as they lie: the query is turned to each of them, by one place after another."""
         u = T.sblock_alloc_buffer((d,), "float32")
@@ -61,7 +62,7 @@ def _row(shape: AttentionShape) -> Any:
                     u[x] = kept[0] * step[0, x] + u[x + half] * step[1, x]
                     u[x + half] = u[x + half] * step[0, x] - kept[0] * step[1, x]
 
-    @T.macro
+    @script.macro
     def row(q, key_length, key, value, qpos, kstart, o, lse, i, h, sm_scale):
         acc = T.sblock_alloc_buffer((d,), "float32")
         st = T.sblock_alloc_buffer((4,), "float32")
@@ -87,7 +88,7 @@ def prefill_body(shape: AttentionShape) -> Any:
     hq = shape.num_heads
     row = _row(shape)
 
-    @T.macro
+    @script.macro
     def body(q, qi, keys, qp, kp, o, lse, B, n, sm_scale):
         for bh in T.parallel(B * hq):
             for t in T.serial(qi[bh // hq + 1] - qi[bh // hq]):
@@ -114,7 +115,7 @@ def decode_body(shape: AttentionShape) -> Any:
     hq = shape.num_heads
     row = _row(shape)
 
-    @T.macro
+    @script.macro
     def body(q, keys, qp, kp, o, lse, B, sm_scale):
         for bh in T.parallel(B * hq):
             with T.sblock("attention"):

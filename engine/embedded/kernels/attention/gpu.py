@@ -4,6 +4,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.attention.gpu_decode import decode_body
 from engine.embedded.kernels.attention.gpu_limits import THREADS
 from engine.embedded.kernels.attention.gpu_prefill import prefill_body
@@ -20,7 +21,7 @@ def merge_body(shape: AttentionShape) -> Any:
     """
     hq, d, dtype = shape.num_heads, shape.head_dim, shape.dtype
 
-    @T.macro
+    @script.macro
     def body(o, lse, o2, lse2, n):
         for i in T.thread_binding(n, thread="blockIdx.x"):
             for h in T.thread_binding(hq, thread="blockIdx.y"):

@@ -4,6 +4,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.attention.gpu_limits import THREADS, padded, slice_width
 from engine.embedded.kernels.attention.rolling import aim_of, query_place, turned
 from engine.embedded.kernels.attention.shape import (
@@ -34,7 +35,7 @@ def decode_body(shape: AttentionShape) -> Any:
 
     aim = aim_of(shape)
 
-    @T.macro
+    @script.macro
     def body(q, keys, qp, kp, o, lse, B, sm_scale):
         for b in T.thread_binding(B, thread="blockIdx.x"):
             for by in T.thread_binding(shape.num_kv_heads, thread="blockIdx.y"):

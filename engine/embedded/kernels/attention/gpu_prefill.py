@@ -4,6 +4,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.attention.gpu_limits import SIDE, padded, slice_width
 from engine.embedded.kernels.attention.rolling import aim_of, query_place, turned
 from engine.embedded.kernels.attention.shape import (
@@ -30,7 +31,7 @@ def prefill_body(shape: AttentionShape) -> Any:
 
     aim = aim_of(shape)
 
-    @T.macro
+    @script.macro
     def body(q, qi, keys, qp, kp, o, lse, B, n, sm_scale):
         # Each sequence may leave one tile partly filled, hence + B.
         for bx in T.thread_binding(T.floordiv(n * group, SIDE) + B, thread="blockIdx.x"):

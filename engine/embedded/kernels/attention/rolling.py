@@ -8,6 +8,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.arithmetic import cosine_and_sine, exact
 from engine.embedded.kernels.attention.shape import AttentionShape, Element
 
@@ -27,7 +28,7 @@ def aim_of(shape: AttentionShape) -> Any:
     exponent = -2 * math.log2(shape.rope_theta) / shape.head_dim
     pairs = shape.head_dim // 2
 
-    @T.macro
+    @script.macro
     def aim(turn, place, x):
         if shape.rolling is not None:
             cosine_and_sine(

@@ -16,6 +16,7 @@ from typing import Any
 import tvm
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.attention.shape import AttentionShape, flat_element, page_element, paged_length
 
 
@@ -26,7 +27,7 @@ def _attend(shape: AttentionShape, body: Any) -> Any:
     """
     hq, d, dtype = shape.num_heads, shape.head_dim, shape.dtype
 
-    @T.macro
+    @script.macro
     def attend(vq, vqi, keys, vqp, vkp, vo, vl, B, n, sm_scale):
         qp_offset = T.int32()
         kp_offset = T.int32()
@@ -75,7 +76,7 @@ def _attend_to_pages(shape: AttentionShape, body: Any) -> Any:
 
         return of
 
-    @T.macro
+    @script.macro
     def attend_to_pages(vq, vqi, vp, vpi, vpv, vll, vkp, vqp, vo, vl, B, n, sm_scale):
         num_pages = T.int32()
         max_pages = T.int32()
@@ -104,7 +105,7 @@ def ragged_prefill(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
             flat_element(v, k_indptr[b]),
         )
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def func(
         vq: T.handle,
         vqi: T.handle,
@@ -138,7 +139,7 @@ def paged_prefill(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
     """Queries against keys in the cache, around the same `body` as the ragged kernel's."""
     attend = _attend_to_pages(shape, body)
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def func(
         vq: T.handle,
         vqi: T.handle,
@@ -168,7 +169,7 @@ def paged_decode(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
     """One query a sequence against keys in the cache, around `body(q, b -> keys, ...)`."""
     attend = _attend_to_pages(shape, body)
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def func(
         vq: T.handle,
         vp: T.handle,
@@ -195,7 +196,7 @@ def merge(shape: AttentionShape, body: Any) -> tvm.tirx.PrimFunc:
     """Join the outputs over two sets of keys in place of the first, by `body(o, lse, o2, lse2, n)`."""
     hq, d, dtype = shape.num_heads, shape.head_dim, shape.dtype
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def attention_merge(vo: T.handle, vl: T.handle, vo2: T.handle, vl2: T.handle):
         T.func_attr({"tirx.is_scheduled": True})
         n = T.int32()

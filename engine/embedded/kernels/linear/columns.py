@@ -29,8 +29,8 @@ class TransposedRows(Rows):
         self.groups = -(-columns // quantization.group_size)
         self.block = quantization.group_size
         self.positions = self.groups * self.block
-        # A group's sums are held in registers, and a few of them are needed for the integers.
-        self.vectors = min(simd.registers // 4, rows // simd.lanes)
+        # So many sums hide the latency of a multiply-add; more would leave narrow matrices too few tasks.
+        self.vectors = min(4, rows // simd.lanes)
         self.dot_rows = self.vectors * simd.lanes
 
     def widen(self, weight: Reader, first: Any, start: Any, size: int, panel: Any) -> None:

@@ -8,6 +8,7 @@ import tvm
 from tvm.script import tirx as T
 
 from engine.catalog import Layout, Quantization
+from engine.embedded.kernels import script
 from engine.embedded.kernels.linear.columns import AwqRows, TransposedRows
 from engine.embedded.kernels.linear.rows import FloatRows, GroupedRows, Rows
 from engine.embedded.kernels.linear.weights import Reader, with_weights
@@ -34,7 +35,7 @@ def matmul_cpu(
     else:
         stored = TransposedRows(rows, columns, simd, quantization)
 
-    @T.macro
+    @script.macro
     def body(x, y, n, weight):
         with T.sblock("matmul"):
             _emit(stored, x, y, n, weight)

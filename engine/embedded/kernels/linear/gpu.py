@@ -7,6 +7,7 @@ import tvm
 from tvm.script import tirx as T
 
 from engine.catalog import Layout, Quantization
+from engine.embedded.kernels import script
 from engine.embedded.kernels.linear.weights import with_weights
 
 
@@ -15,7 +16,7 @@ def gemv_gpu(rows: int, columns: int, quantization: Quantization, layout: Layout
     """One token (or a few): 8 rows of 32 lanes a workgroup, each lane 8 neighbouring columns a step."""
     R, LANES, STEP = 8, 32, 8
 
-    @T.macro
+    @script.macro
     def body(x, y, n, weight):
         for by in T.thread_binding(n, thread="blockIdx.y"):
             for bx in T.thread_binding(ceil(rows / R), thread="blockIdx.x"):
@@ -48,7 +49,7 @@ def gemm_gpu(rows: int, columns: int, quantization: Quantization, layout: Layout
     """Many tokens: tiles of 32 tokens by 64 rows in 256 threads, each thread 2 by 4 results."""
     BM, BN, BK = 32, 64, 16
 
-    @T.macro
+    @script.macro
     def body(x, y, n, weight):
         for by in T.thread_binding(T.ceildiv(n, BM), thread="blockIdx.y"):
             for bx in T.thread_binding(ceil(rows / BN), thread="blockIdx.x"):

@@ -9,6 +9,7 @@ import tvm
 from tvm.script import tirx as T
 
 from engine.catalog import Layout, Quantization
+from engine.embedded.kernels import script
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def with_weights(
     model_dtype = quantization.model_dtype
     if layout is None:
 
-        @T.prim_func(private=True, s_tir=True)
+        @script.prim_func(private=True, s_tir=True)
         def plain(vx: T.handle, vw: T.handle, vy: T.handle):
             T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
             n = T.int64()
@@ -92,7 +93,7 @@ def with_weights(
     groups = ceil(columns / quantization.group_size)
     if quantization.from_awq:
 
-        @T.prim_func(private=True, s_tir=True)
+        @script.prim_func(private=True, s_tir=True)
         def awq(vx: T.handle, vw: T.handle, vz: T.handle, vs: T.handle, vy: T.handle):
             T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
             n = T.int64()
@@ -109,7 +110,7 @@ def with_weights(
     word_shape = (rows, words) if layout == "NK" else (words, rows)
     scale_shape = (rows, groups) if layout == "NK" else (groups, rows)
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def grouped(vx: T.handle, vw: T.handle, vs: T.handle, vy: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         n = T.int64()

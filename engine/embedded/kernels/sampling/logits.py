@@ -10,6 +10,7 @@ Indices of rows are arguments only where there are several rows.
 import tvm
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.optional import without_unused
 from engine.embedded.kernels.sampling.rows import THREADS, Rows
 
@@ -26,7 +27,7 @@ def add_bias(rows: Rows) -> tvm.tirx.PrimFunc:
     blocks, threads = rows.loops()
     size, b = rows.width, rows.count("b")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def add_bias(vx: T.handle, vr: T.handle, vt: T.handle, vb: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         n = T.int64()
@@ -56,7 +57,7 @@ def penalize(rows: Rows) -> tvm.tirx.PrimFunc:
     blocks, threads = rows.loops()
     size, b, penalized = rows.width, rows.count("b"), rows.count("r")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def penalize(vx: T.handle, vr: T.handle, vw: T.handle, vt: T.handle, vc: T.handle, vp: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         n = T.int64()
@@ -98,7 +99,7 @@ def forbid(rows: Rows) -> tvm.tirx.PrimFunc:
     blocks, threads = rows.loops()
     size, b, masked = rows.width, rows.count("b"), rows.count("r")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def forbid(vx: T.handle, vr: T.handle, vm: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         logits = T.match_buffer(vx, (b, size), "float32")

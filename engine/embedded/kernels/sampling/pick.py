@@ -7,6 +7,7 @@ from typing import Any
 import tvm
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.optional import without_unused
 from engine.embedded.kernels.sampling.rows import EACH, THREADS, TILE, Rows, tiles
 from engine.embedded.kernels.sampling.softmax import BOUND
@@ -23,7 +24,7 @@ def tile_sums(rows: Rows) -> tvm.tirx.PrimFunc:
     body = _tile_sums_gpu(rows.width) if rows.gpu else _tile_sums_cpu(rows.width)
     count, b = tiles(rows.width), rows.count("b")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def tile_sums(vx: T.handle, vs: T.handle, vp: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         x = T.match_buffer(vx, (b, rows.width), "float32")
@@ -36,7 +37,7 @@ def tile_sums(rows: Rows) -> tvm.tirx.PrimFunc:
 
 
 def _tile_sums_gpu(size: int) -> Any:
-    @T.macro
+    @script.macro
     def body(x, total, part, r):
         for bx in T.thread_binding(tiles(size), thread="blockIdx.x"):
             for tx in T.thread_binding(THREADS, thread="threadIdx.x"):
@@ -60,7 +61,7 @@ def _tile_sums_gpu(size: int) -> Any:
 
 
 def _tile_sums_cpu(size: int) -> Any:
-    @T.macro
+    @script.macro
     def body(x, total, part, r):
         for tile in T.serial(tiles(size)):
             with T.sblock("tile"):
@@ -111,7 +112,7 @@ def _pick(rows: Rows, *, cut: bool) -> tvm.tirx.PrimFunc:
     blocks, threads = rows.loops()
     size, b, s = rows.width, rows.count("b"), rows.count("s")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def pick(
         vx: T.handle,
         vi: T.handle,

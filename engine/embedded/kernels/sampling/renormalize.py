@@ -10,6 +10,7 @@ from typing import Any
 import tvm
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.sampling.pick import nucleus_goal
 from engine.embedded.kernels.sampling.rows import THREADS, Rows
 
@@ -37,7 +38,7 @@ def renormalize(rows: Rows) -> tvm.tirx.PrimFunc:
     body = _renormalize_gpu(rows.width) if rows.gpu else _renormalize_cpu(rows.width)
     b = rows.count("b")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def renormalize(vx: T.handle, vp: T.handle, vy: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         x = T.match_buffer(vx, (b, rows.width), "float32")
@@ -51,7 +52,7 @@ def renormalize(rows: Rows) -> tvm.tirx.PrimFunc:
 def _renormalize_gpu(size: int) -> Any:
     """One workgroup a row; the last pass sums what is kept, at the threshold that was found."""
 
-    @T.macro
+    @script.macro
     def body(x, top_p, y, b):
         for r in T.thread_binding(b, thread="blockIdx.x"):
             for tx in T.thread_binding(THREADS, thread="threadIdx.x"):
@@ -109,7 +110,7 @@ def _renormalize_gpu(size: int) -> Any:
 def _renormalize_cpu(size: int) -> Any:
     """Sums of THREADS neighbours, then their sum: a plain running sum would lose digits."""
 
-    @T.macro
+    @script.macro
     def body(x, top_p, y, b):
         for r in T.serial(b):
             with T.sblock("row"):

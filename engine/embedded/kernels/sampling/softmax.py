@@ -5,6 +5,7 @@ from typing import Any
 import tvm
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.sampling.rows import EACH, THREADS, TILE, Rows, tiles
 
 # Beyond +-BOUND a logit is taken as the bound, so that a difference of two is finite. Nothing in WGSL
@@ -38,7 +39,7 @@ def softmax_partial(rows: Rows) -> tvm.tirx.PrimFunc:
     body = _softmax_partial_gpu(rows) if rows.gpu else _softmax_partial_cpu(rows)
     b = rows.count("b")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def softmax_partial(vx: T.handle, vt: T.handle, vo: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         x = T.match_buffer(vx, (b, 1, rows.width), "float32")
@@ -53,7 +54,7 @@ def softmax_partial(rows: Rows) -> tvm.tirx.PrimFunc:
 def _softmax_partial_gpu(rows: Rows) -> Any:
     size = rows.active
 
-    @T.macro
+    @script.macro
     def body(x, temperature, out, r):
         for bx in T.thread_binding(tiles(size), thread="blockIdx.x"):
             for tx in T.thread_binding(THREADS, thread="threadIdx.x"):
@@ -92,7 +93,7 @@ def _softmax_partial_gpu(rows: Rows) -> Any:
 def _softmax_partial_cpu(rows: Rows) -> Any:
     size = rows.active
 
-    @T.macro
+    @script.macro
     def body(x, temperature, out, r):
         for tile in T.serial(tiles(size)):
             with T.sblock("tile"):
@@ -119,7 +120,7 @@ def softmax_scale(rows: Rows) -> tvm.tirx.PrimFunc:
     blocks, threads = rows.loops()
     size, b = rows.width, rows.count("b")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def softmax_scale(vx: T.handle, vt: T.handle, vp: T.handle, vy: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         x = T.match_buffer(vx, (b, 1, size), "float32")

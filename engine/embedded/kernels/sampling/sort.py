@@ -11,6 +11,7 @@ from typing import Any
 import tvm
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.sampling.rows import THREADS, Rows
 
 RUN = 64
@@ -35,7 +36,7 @@ def sort_runs(rows: Rows) -> tvm.tirx.PrimFunc:
     blocks, threads = rows.loops()
     size, b = rows.width, rows.count("b")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def sort_runs(vx: T.handle, vs: T.handle, vi: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         x = T.match_buffer(vx, (b, size), "float32")
@@ -76,7 +77,7 @@ def merge_runs(rows: Rows) -> tvm.tirx.PrimFunc:
     chunks = -(-size // CHUNK)
     group = THREADS if rows.gpu else 1
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def merge_runs(vx: T.handle, vi: T.handle, width: T.int32, vy: T.handle, vj: T.handle):
         T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
         x = T.match_buffer(vx, (b, size), "float32")

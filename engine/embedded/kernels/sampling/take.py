@@ -3,6 +3,7 @@
 import tvm
 from tvm.script import tirx as T
 
+from engine.embedded.kernels import script
 from engine.embedded.kernels.sampling.rows import THREADS, Rows
 
 
@@ -15,7 +16,7 @@ def take_probs(rows: Rows) -> tvm.tirx.PrimFunc:
     blocks, threads = rows.loops()
     size, b, s, k = rows.width, rows.count("b"), rows.count("s"), tvm.tirx.Var("k", "int64")
 
-    @T.prim_func(private=True, s_tir=True)
+    @script.prim_func(private=True, s_tir=True)
     def take_probs(
         vx: T.handle,
         vi: T.handle,
