@@ -34,6 +34,7 @@ from engine.events import (
 from engine.explain import is_noise
 from engine.layout import RECEIPT_NAME
 from engine.plan import ExportPlan
+from engine.process import clean
 from engine.run import verification
 from engine.run.job import Job, placeholders_told, prepare
 from engine.shell import shell_line
@@ -154,9 +155,9 @@ _BY_FLAG: Mapping[Fix, str] = {
 
 
 def _all_of(told: WizardError | StageEnded) -> list[str]:
-    """A failure, line by line, with the flag that helps."""
+    """A failure, line by line, with the flag that helps; what files say in it commands no terminal."""
     parts = (told.what, told.why, told.remedy, _BY_FLAG.get(told.fix, ""))
-    return [line for part in parts for line in part.splitlines()]
+    return [clean(line) for part in parts for line in part.splitlines()]
 
 
 class _Narrator:

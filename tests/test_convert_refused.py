@@ -187,6 +187,14 @@ def test_a_resized_vocabulary_is_recognised(
     assert "vocab_size" in found
 
 
+def test_another_width_is_no_resized_vocabulary(
+    model: Changed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = told(capsys, str(model(hidden_size=128)), out=tmp_path / "out")
+    assert "config.json asks for [384, 128]" in found
+    assert "Take config.json and weights from the same model." in found
+
+
 def test_a_tensor_of_another_shape_shows_both_shapes(
     model: Changed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,6 +128,11 @@ def test_an_error_is_told_with_all_its_parts(capsys: pytest.CaptureFixture[str])
     assert headless.tell(NotAuthorizedError("No.")) == 4
 
 
+def test_what_a_model_says_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    headless.tell(UsageError("It is \x1b]0;mine\x07\x1b[2Jyours.", why="a\x08b"))
+    assert capsys.readouterr().err == "error: It is yours.\n  ab\n"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.256, "0.3 s"), (59.9, "59.9 s"), (60, "1 min 0 s"), (754, "12 min 34 s")]
 )

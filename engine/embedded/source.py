@@ -296,7 +296,8 @@ def _missing(missing: list[str], tensors: TensorSource, spec: DecoderSpec) -> Us
 def _wrong_shape(parameter: Parameter, tensors: TensorSource) -> UsageError:
     found = ", ".join(f"{name} {list(tensors.info(name).shape)}" for name in parameter.sources)
     joined = " together" if len(parameter.sources) > 1 else ""
-    resized = parameter.kind in ("embedding", "head")
+    rows_alone = [tensors.info(name).shape[1:] for name in parameter.sources] == [parameter.shape[1:]]
+    resized = parameter.kind in ("embedding", "head") and rows_alone
     return UsageError(
         f"Wrong shape: found {found}; config.json asks for {list(parameter.shape)}{joined}.",
         why="The vocabulary was resized without config.json, or config.json is another model's."
