@@ -11,6 +11,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from browser.harness import Browser
+    from browser.node import Node
     from runner_stand_ins import StandIn
     from tui_runs import Begun, Clock
     from webgpu_kernels.device import WebGPU
@@ -26,8 +27,9 @@ FAMILIES = (*BY_MLC_LLM, "gpt2", "phi")
 """Every golden model; tools/make_golden_models.py made those that mlc_llm did not convert."""
 
 LONGEST = (
-    *("test_browser_logits", "test_wgsl", "test_logits_quantizations", "test_native_batches"),
-    *("test_logits_cpu", "test_tui_flow", "test_docker_image", "test_screenshots", "test_runner_killed"),
+    *("test_browser_logits", "test_float16_logits", "test_wgsl", "test_logits_quantizations"),
+    *("test_native_batches", "test_logits_cpu", "test_tui_flow", "test_docker_image"),
+    *("test_screenshots", "test_runner_killed"),
     *("test_runner", "test_native_libraries", "test_rolling_cache", "test_docker_runs"),
     *("test_rolling_kernels", "test_official_runs", "test_logits_features", "test_browser_sampling"),
     *("test_attention_kernels", "test_browser_rolling", "test_hub_look", "test_tui_run", "test_tui_app"),
@@ -150,4 +152,13 @@ def browser() -> "Iterator[Browser]":
     from browser.harness import Browser
 
     with Browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def node() -> "Iterator[Node]":
+    """Real WebLLM in Node.js, on a WebGPU with shader-f16, started once; modules load into it as above."""
+    from browser.node import Node
+
+    with Node() as started:
         yield started

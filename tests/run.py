@@ -3,9 +3,10 @@
     python tests/run.py [ARGUMENT OF PYTEST ...]
 
 Makes .venv in the checkout and installs the package there, editable, with its test and lint tools; runs
-`npm ci` for the browser tests; installs Chromium where apt can; compiles the WebAssembly runtime into the
-user's cache; then the static checks, then pytest. What is done already is not done again. Something that
-is missing and cannot be installed ends it with a sentence on what to install.
+`npm ci` for the browser tests; installs Chromium where apt can; unpacks a software GPU with float16 beside
+them where the system has none; compiles the WebAssembly runtime into the user's cache; then the static
+checks, then pytest. What is done already is not done again. Something that is missing and cannot be
+installed ends it with a sentence on what to install.
 """
 
 import hashlib
@@ -17,6 +18,8 @@ import time
 import venv
 from collections.abc import Callable
 from pathlib import Path
+
+from browser import lavapipe
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / ".venv"
@@ -49,6 +52,7 @@ def main(arguments: list[str]) -> int:
     step("Python environment", make_environment)
     step("WebLLM for the browser tests", install_webllm)
     step("Chromium", find_chromium)
+    step("Software GPU with float16", find_gpu)
     step("WebAssembly runtime", lambda: run(PYTHON, "-c", RUNTIME))
     failed = [name for name, command in STATIC_CHECKS.items() if not passes(name, command)]
     code = test(*(IN_CI if os.environ.get("CI") else ()), *arguments)
@@ -144,6 +148,32 @@ def find_chromium() -> None:
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     run(apt, "update", "--quiet")
     run(apt, "install", "--yes", "--quiet", "--no-install-recommends", "chromium")
+
+
+def find_gpu() -> None:
+    """lavapipe with shader-f16: the system's, or a newer one unpacked into a folder of the tests."""
+    if sys.platform != "linux" or has_float16():  # elsewhere the tests for it are skipped
+        return
+    try:
+        lavapipe.fetch()
+    except lavapipe.Missing as missing:
+        raise SystemExit(str(missing)) from None
+    if not has_float16():
+        raise SystemExit(f"The software GPU that apt has gives Node.js no shader-f16: {lavapipe.ADVICE}.")
+
+
+def has_float16() -> bool:
+    """Whether WebLLM in Node.js would get a WebGPU adapter with shader-f16."""
+    try:
+        environment = {**os.environ, **lavapipe.environment()}
+    except lavapipe.Missing:
+        return False
+    asked = subprocess.run(
+        [shutil.which("node") or "node", "node.mjs", "http://127.0.0.1"],
+        cwd=BROWSER_TESTS, env=environment, input='{"method": "adapter", "args": []}', text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    return '"shader-f16"' in asked.stdout
 
 
 if __name__ == "__main__":

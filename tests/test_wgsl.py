@@ -1,7 +1,4 @@
-"""Every shader of a package compiles in Dawn, as in Chromium, and keeps to what WebGPU devices offer.
-
-This is where float16 shaders are tried: no software GPU runs them.
-"""
+"""Every shader of a package compiles in Dawn, as in Chromium, and keeps to what WebGPU devices offer."""
 
 import json
 import math

@@ -54,8 +54,8 @@ class Server:
         parts = [unquote(part) for part in urlsplit(path).path.split("/") if part]
         if not parts:
             return HERE / "page.html"
-        if parts == ["page.js"]:
-            return HERE / "page.js"
+        if parts in (["page.js"], ["engine.js"]):
+            return HERE / parts[0]
         folder = self._folders.get(parts[0])
         # WebLLM appends resolve/main/ to the URL of a model, as on the Hub.
         rest = parts[3:] if parts[1:3] == ["resolve", "main"] else parts[1:]

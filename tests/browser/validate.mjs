@@ -1,5 +1,5 @@
 // Reads {name: wgsl} from standard input and writes {name: error}: what Dawn's compiler, which is Chromium's,
-// has against a shader. Dawn's null backend runs nothing and so offers float16, as no software GPU does here.
+// has against a shader. Dawn's null backend runs nothing, so it offers all features, and needs no GPU.
 import { writeSync } from "node:fs";
 
 import { create } from "webgpu";
