@@ -18,6 +18,7 @@ from tui_runs import (
     taken_in,
     visible,
 )
+from tui_support import until
 
 from tui.app import WizardApp
 from tui.draft import Draft
@@ -112,8 +113,10 @@ async def test_log_only_and_copy(begun: Begun, clock: Clock) -> None:
         await feed(pilot, clock, *CONVERTING, output(*numbered(300)))
         await pilot.press("l")
         assert "Stages" not in visible(pilot)
+        await until(pilot, lambda: "Log · convert weights, 41 %" in visible(pilot), "the stage", settle=False)
         await pilot.press("l")
         assert "Stages" in visible(pilot)
+        await until(pilot, lambda: "Log · " not in visible(pilot), "the plain frame", settle=False)
         await feed(pilot, clock, *FAILING[len(CONVERTING) :])
         await pilot.press("c")
         assert app.clipboard.startswith(FAILED.what)

@@ -33,9 +33,9 @@ class ContextScreen(AdvisedStep):
     STEP = "context"
     HELP = """## Context
 
-**Context window**: tokens of prompt and answer together, the most that the model remembers. The KV cache
-for all of it is allocated when the model is loaded: 2 x layers x key/value heads x head size x bytes of a
-number x tokens.
+**Context window**: tokens of prompt and answer together, the most that the model remembers. The KV cache,
+which holds what was read, is allocated for all of it when the model is loaded: 2 x layers x key/value heads x
+head size x bytes of a number x tokens.
 
 **Prefill chunk**: a prompt is read in pieces of this many tokens. Larger pieces read long prompts faster
 and need more memory for activations; the answer is the same.

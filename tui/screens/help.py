@@ -17,7 +17,7 @@ _EVERYWHERE = """
 
 **ctrl+p** finds every command by name, **ctrl+q** leaves. **tab** goes to the next field or list. The digits
 **1** to **7** go to a step that was done. In a field, letters are text: **F1** is the help then. The mouse
-works wherever keys do.
+works wherever keys do. What is copied reaches the clipboard through the terminal (OSC 52); a few cannot.
 """
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.widgets import Button
 
 from engine import runner
@@ -23,13 +24,13 @@ from tui.screens import review
 from tui.screens.confirm import ConfirmModal
 from tui.screens.step import StepScreen
 from tui.smooth import smooth
-from tui.symbols import ELLIPSIS, WARNING
+from tui.symbols import DOT, ELLIPSIS, WARNING
 from tui.widgets.export_lists import Verification
 from tui.widgets.failure_box import FailureBox
 from tui.widgets.log_lines import LogStore
 from tui.widgets.log_pane import COPIED_LINES, LogPane
 from tui.widgets.log_view import LogView
-from tui.widgets.stage_list import StageList
+from tui.widgets.stage_list import StageList, told_of
 
 NOTE = "run"
 """Where in `Draft.notes` the last run is, for the visits after it."""
@@ -48,8 +49,7 @@ class RunRecord:
 class RunScreen(StepScreen):
     """Runs the draft's plan, which begins on entering unless it was run to its end already.
 
-    The run lives in a worker thread and speaks in messages; leaving the screen ends it, after a
-    question. Time is measured with `clock`, in seconds.
+    The run lives in a worker thread and speaks in messages; leaving ends it. `clock` is in seconds.
     """
 
     STEP = "run"
@@ -67,7 +67,8 @@ Review and of the log. Nothing is lost by stopping: **finished stages are kept**
 - **/** finds text in the log: **enter** and **n** go to the next, **N** to the one before
 - **l** shows the log alone; **c** copies what is selected, or the log's end; **y** copies the log's path
 
-A bar without a length belongs to work whose end cannot be known.
+A bar without a length belongs to work whose end cannot be known. *kept* is a stage that was finished before,
+and for which nothing changed since.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "stop", "Stop", tooltip="Stop the run; finished stages are kept"),
@@ -217,10 +218,17 @@ A bar without a length belongs to work whose end cannot be known.
     def _show(self) -> None:
         """Show the state; what only another phase changes is laid out anew only then."""
         self.query_one(StageList).refresh_state()
+        self._name_log()
         if self._shown != self.state.phase:
             self._shown = self.state.phase
             self.query_one(FailureBox).show(self.state)
             self.refresh_bindings()
+
+    def _name_log(self) -> None:
+        """Where the stages are not in sight, the frame of the log has the one at work."""
+        stage, stages = self.state.running, self.query_one(StageList)
+        told = "" if stages.display or stage is None else f" {DOT} {stage.label}, {told_of(stage)}"
+        self.query_one(LogPane).border_title = Content(f"{LogPane.BORDER_TITLE}{told}")
 
     # --- keys ------------------------------------------------------------------------------------
 
@@ -308,6 +316,7 @@ A bar without a length belongs to work whose end cannot be known.
     def action_log_only(self) -> None:
         """The log alone."""
         self.toggle_class("-log-only")
+        self.call_after_refresh(self._name_log)
 
     def action_find(self) -> None:
         """Find text in the log."""

@@ -62,6 +62,9 @@ is the compiled code for one of them.
 **with library** compiles it here. **weights only** makes everything else: any machine can do that, and a
 library compiled elsewhere, or one that exists for the same model and sizes, completes it.
 
+Of three backends, **embedded** is the compiler inside mlc-wizard, **mlc_llm** MLC's own, and **docker**
+either of them in a container; the first that can make all of it does.
+
 Arrows move and choose, tab goes from the device to what is made for it, enter goes on.
 """
 

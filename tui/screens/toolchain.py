@@ -37,7 +37,8 @@ class ToolchainScreen(Screen[None]):
 
 What this machine has, part by part, and on top what that means for each target: **a target works where one
 backend has all that it needs**; a missing part counts only against the targets that need it. What is in grey,
-nobody misses here.
+nobody misses here. The backend **embedded** is the compiler inside mlc-wizard, **mlc_llm** MLC's own,
+**docker** either of them in a container.
 
 - **enter** on a row runs its remedy, after a question and with the command shown, where that changes nothing
   but packages of an environment or a cache of mlc-wizard's own; **c** copies the commands of any remedy

@@ -116,7 +116,7 @@ class StageList(Widget):
         mark, colour = _MARKS[stage.state]
         elapsed = stage.elapsed(now)
         clock = clock_of(elapsed) if elapsed is not None and stage.state != "skipped" else ""
-        told = _told(stage)
+        told = told_of(stage)
         room = width - 2 - _LABEL - 2 - 2 - _TOLD - 1 - _CLOCK
         parts: list[str | tuple[str, str]] = [
             (mark, colour),
@@ -148,7 +148,7 @@ class StageList(Widget):
         return [("─" * width, track)]
 
 
-def _told(stage: Stage) -> str:
+def told_of(stage: Stage) -> str:
     """What stands at the end of the bar."""
     progress = stage.progress
     if stage.state == "running" and progress is not None:
