@@ -3,6 +3,8 @@
 The GPU is Mesa's lavapipe, that is this processor; WebLLM and Dawn are those of the browser, in Node.js.
 """
 
+import json
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -150,3 +152,23 @@ def test_a_rolling_cache_past_its_window(node: Node) -> None:
     for fed in ([window, window, window, 1, 1], [2, window, 3, *[1] * 8]):
         rolling_support.check(lambda ids: page.forward(ids, prefill=len(ids) > 1), fed, want, TOLERANCE)
         page.reset()
+
+
+def test_activations_may_pass_the_largest_float16(node: Node, tmp_path: Path) -> None:
+    """Gemma 3's do: they are float32, so nothing becomes infinite."""
+    folder = Path(shutil.copytree(export("gemma3_text", "q0f16", "webgpu"), tmp_path / "large"))
+    cache = json.loads((folder / "tensor-cache.json").read_text(encoding="utf-8"))
+    (shard, record), *_ = (
+        (shard, record)
+        for shard in cache["records"]
+        for record in shard["records"]
+        if record["name"].endswith("embed_tokens.weight")
+    )
+    shape = tuple(record["shape"])
+    embedding = np.memmap(folder / shard["dataPath"], np.float16, "r+", record["byteOffset"], shape)
+    embedding[...] = embedding.astype(np.float32) * (30000 / float(np.abs(embedding).max()))
+    embedding.flush()
+    ids = _tokens("gemma3_text")["input_ids"]
+    assert float(np.abs(embedding[ids]).max()) * decoder(folder)[0].embedding_scale > np.finfo(np.float16).max
+    want = _reference(folder, ids, "q0f16").exact
+    assert _error(_load(node, folder).forward(ids), want, -1) < TOLERANCE
