@@ -112,7 +112,7 @@ PROBES = (
         wanted="an answer",
         why="Models are fetched from it, unless they are in a folder or were fetched before.",
         look=_reachable,
-        seconds=6.0,
+        seconds=8.0,
         at_worst="warn",
     ),
     Probe(
