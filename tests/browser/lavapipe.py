@@ -101,18 +101,20 @@ def _sources(apt: list[str]) -> list[str]:
     """The distribution's own repositories as apt knows them here, and the backports beside them."""
     # What there is shows once its lists are there. Repositories of others may fail, and are not needed.
     subprocess.run([*apt, "update"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    asked = "$(REPO_URI) $(CODENAME) $(COMPONENT)"
+    asked = "|".join(f"$({field})" for field in ("ORIGIN", "CODENAME", "REPO_URI", "RELEASE", "COMPONENT"))
     told = _run(*apt, "indextargets", "--format", asked, "Created-By: Packages")
-    release, keyring = _release(), Path(f"/usr/share/keyrings/{_os_release().get('ID')}-archive-keyring.gpg")
+    distribution, release = _os_release().get("ID", ""), _release()
+    keyring = Path(f"/usr/share/keyrings/{distribution}-archive-keyring.gpg")
     trust = f"[signed-by={keyring}] " if keyring.is_file() else ""
     found = []
-    for line in dict.fromkeys(told.splitlines()):
-        uri, suite, *component = line.split()  # repositories without a release have no component
-        if suite != release and not suite.startswith(f"{release}-"):
+    for line in told.splitlines():
+        origin, codename, uri, suite, component = line.split("|")
+        # Updates are named RELEASE-updates in Debian, and as the release in Ubuntu.
+        if origin.lower() != distribution or codename.split("-")[0] != release:
             continue
-        found.append(" ".join((f"deb {trust}{uri} {suite}", *component)))
-        if suite == release in NEWER_IN_BACKPORTS:
-            found.append(" ".join((f"deb {trust}{uri} {suite}-backports", *component)))
+        found.append(f"deb {trust}{uri} {suite} {component}")
+        if codename == release in NEWER_IN_BACKPORTS:
+            found.append(f"deb {trust}{uri} {release}-backports {component}")
     if not found:
         raise Missing(
             f"No software GPU, and apt knows no repository of {release or 'this system'}: {ADVICE}."
