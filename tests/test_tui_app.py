@@ -22,7 +22,7 @@ from tui.draft import Draft
 from tui.screens.confirm import ConfirmModal
 from tui.screens.help import HelpScreen
 from tui.screens.step import StepScreen
-from tui.theme import WIZARD, contrast
+from tui.theme import WIZARD, contrast, legible
 
 DEMO = ExportPlan(source=BUILTIN_DEMO, quantization="q4f32_1", context_window_size=1024)
 BROKEN = 'version = 1\n[model]\nsource = "a/b"\n[quantisation]\nmode = "q0f16"\n'
@@ -349,7 +349,11 @@ async def test_the_key_line_has_whole_keys_and_always_help(wizard_home: Path, wi
         await settled(pilot)
         everything = [str(key.render()) for key in app.screen.query(FooterKey)]
         await pilot.resize_terminal(width, 24)
-        await until(pilot, lambda: app.screen.query(FooterKey).last().region.right <= width, "fewer keys")
+        await until(
+            pilot,
+            lambda: 0 < max((key.region.right for key in app.screen.query(FooterKey)), default=0) <= width,
+            "fewer keys",
+        )
         keys = list(app.screen.query(FooterKey))
         shown = [str(key.render()) for key in keys]
         assert "? Help" in shown
@@ -359,3 +363,16 @@ async def test_the_key_line_has_whole_keys_and_always_help(wizard_home: Path, wi
         await until(
             pilot, lambda: [str(k.render()) for k in app.screen.query(FooterKey)] == everything, "every key"
         )
+
+
+def test_muted_text_is_legible_and_the_terminals_own_colours_stay() -> None:
+    own = {"foreground": "#888888", "background": "#101010", "foreground-muted": "#88888899"}
+    muted = Color.parse(legible(own)["foreground-muted"])
+    assert contrast(Color.parse("#101010") + muted, Color.parse("#101010")) > 4.4  # alpha has 256 steps
+    assert muted.a < 1, "and muted still"
+    terminal = {
+        "foreground": "ansi_default",
+        "background": "ansi_default",
+        "foreground-muted": "ansi_default 50%",
+    }
+    assert legible(terminal) == terminal

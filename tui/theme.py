@@ -1,6 +1,6 @@
 """The program's own theme; Textual's can be chosen in the command palette."""
 
-from textual.color import Color, ColorParseError
+from textual.color import Color
 from textual.theme import Theme
 
 _LEGIBLE = 4.5
@@ -40,10 +40,9 @@ WIZARD = Theme(
 
 def legible(variables: dict[str, str]) -> dict[str, str]:
     """`variables` of a theme with the muted foreground only as muted as it can still be read."""
-    try:
-        foreground, background = (Color.parse(variables[name]) for name in ("foreground", "background"))
-    except ColorParseError:
-        return variables  # the terminal's own colours
+    foreground, background = (Color.parse(variables[name]) for name in ("foreground", "background"))
+    if foreground.ansi is not None or background.ansi is not None:
+        return variables  # the terminal's own colours, which nobody here knows
     for share in (0.6, 0.7, 0.8, 0.9):
         if contrast(background + foreground.with_alpha(share), background) >= _LEGIBLE:
             return {**variables, "foreground-muted": foreground.with_alpha(share).hex}

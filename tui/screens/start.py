@@ -75,6 +75,7 @@ are not done again.
         self._presets: dict[str, tuple[PresetEntry, ExportPlan | None]] = {}
         self._unfinished: dict[str, Unfinished] = {}
         self._filter = ""
+        self._removable = False
 
     @property
     def wizard(self) -> "WizardApp":
@@ -186,6 +187,12 @@ are not done again.
         option = self.query_one(StartList).highlighted_option
         return (option.id or "") if option is not None else ""
 
+    @property
+    def _is_own(self) -> bool:
+        """Whether a preset of the user's is highlighted."""
+        entry, _ = self._presets.get(self._highlighted, (None, None))
+        return entry is not None and entry.origin == "user"
+
     @on(OptionList.OptionHighlighted)
     def show_detail(self) -> None:
         """More about what is highlighted."""
@@ -194,7 +201,9 @@ are not done again.
         detail.border_title = title
         detail.set_class(broken, "broken")
         detail.update(text)
-        self.refresh_bindings()
+        if self._removable != (removable := self._is_own):
+            self._removable = removable
+            self.refresh_bindings()
 
     def _detail(self, key: str) -> tuple[str, str, bool]:
         if key in self._presets:
@@ -279,8 +288,7 @@ are not done again.
         if action == "unfilter":
             return self.is_mounted and self.query_one("#filter").has_class("-shown")
         if action == "remove":
-            entry, _ = self._presets.get(self._highlighted, (None, None)) if self.is_mounted else (None, None)
-            return entry is not None and entry.origin == "user"
+            return self.is_mounted and self._is_own
         return super().check_action(action, parameters)
 
     def action_remove(self) -> None:

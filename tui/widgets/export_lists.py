@@ -120,9 +120,8 @@ class CommandList(OptionList, inherit_bindings=False):
         self._draw()
 
     def _draw(self) -> None:
-        width = self.scrollable_content_region.width
-        if width <= 0:
-            return
+        # Without a row it has no height, and might never be told a width.
+        width = self.scrollable_content_region.width or max(self.app.size.width - 8, 20)
         before = self.highlighted
         self.set_options([_option(told, line, width) for told, line in self._commands])
         self.highlighted = before or 0
