@@ -20,6 +20,7 @@ from engine.layout import MANIFEST_NAME
 
 PAGE_SIZE = 16
 _SEQUENCE = 0
+_BLOCK = 1 << 18
 
 
 class LocalModel:
@@ -99,12 +100,29 @@ def _load(folder: Path, params: Sequence[Mapping[str, Any]]) -> list[Any]:
                 f"the library wants {param['dtype']} {param['shape']}.",
                 remedy="Convert the weights and compile from the same model and quantization.",
             )
-        # float32 lies on disk as bfloat16.
-        stored = ml_dtypes.bfloat16 if record["dtype"] == "float32" else record["dtype"]
-        count = int(np.prod(record["shape"]))
-        array = np.fromfile(path, np.dtype(stored), count, offset=record["byteOffset"])
-        out.append(tvm.runtime.tensor(array.reshape(record["shape"]).astype(record["dtype"])))
+        out.append(_read(path, record))
     return out
+
+
+def _read(path: Path, record: Mapping[str, Any]) -> Any:
+    """The tensor of a record, a block at a time: memory holds it once.
+
+    Raises ValueError where the file is too short.
+    """
+    dtype = record["dtype"]
+    # float32 lies on disk as bfloat16.
+    stored = np.dtype(ml_dtypes.bfloat16 if dtype == "float32" else dtype)
+    tensor = tvm.runtime.empty(tuple(record["shape"]), dtype)
+    place, left = 0, int(np.prod(record["shape"]))
+    with path.open("rb") as stream:
+        stream.seek(record["byteOffset"])
+        while left:
+            block = np.fromfile(stream, stored, min(left, _BLOCK)).astype(dtype, copy=False)
+            if not block.size:
+                raise ValueError(f"{path.name} ends within {record['name']}")
+            tensor._create_view((block.size,), dtype, place).copyfrom(block)
+            place, left = place + block.nbytes, left - block.size
+    return tensor
 
 
 def _fits(stated: Sequence[int | str], shape: Sequence[int]) -> bool:
