@@ -229,7 +229,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a layer less": (
         lambda o: edit(o / CONFIG, a_layer_less),
         "parameters",
-        "num_hidden_layers is 6",
+        "layers.6.",
     ),
     "no tokenizer": (
         lambda o: (o / "tokenizer.json").unlink(),

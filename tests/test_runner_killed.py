@@ -17,6 +17,7 @@ from runner_stand_ins import CONFIG, STUBBORN, StandIn
 from runner_support import ended, finish, forked, is_ready, outcomes, plan_for, visible
 
 from engine import runner
+from engine.artifacts import verify
 from engine.errors import StageError
 from engine.events import Event, Output, StageEnded
 from engine.plan import ExportPlan
@@ -187,3 +188,18 @@ def test_cancel_while_files_are_hashed_moves_none(tmp_path: Path, stand_in: Call
             workspace.commit("convert_weight", "new", 1.0, between=between)
         assert visible(plan.output) == before
     assert ended(finish(other, backend=stand_in())).exit_code == 0
+
+
+def test_what_a_run_has_left_is_no_export(tmp_path: Path, stand_in: Callable[..., StandIn]) -> None:
+    """Whatever its files are like: those of a later stage are the earlier run's."""
+    plan, backend = plan_for(tmp_path), stand_in()
+
+    def receipt() -> list[str]:
+        return [check.found for check in verify(plan.output) if check.name == "receipt" and not check.passed]
+
+    finish(plan, backend=backend)
+    assert receipt() == []
+    until_configured(plan, backend)
+    assert receipt() == ["there is none: the last run into this folder did not come to its end"]
+    finish(plan, backend=backend)
+    assert receipt() == []

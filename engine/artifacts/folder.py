@@ -9,6 +9,7 @@ from engine.artifacts.report import Report
 from engine.artifacts.weights import Shard
 from engine.layout import HOME_NAME, RECEIPT_NAME
 from engine.run.fingerprint import sha256
+from engine.run.state import STATE_NAME
 
 
 def verify(
@@ -30,6 +31,15 @@ def verify(
     if (output / RECEIPT_NAME).exists():
         with report.guarding("receipt"):
             _receipt(output, report)
+    elif _was_left(output):
+        # Each file may be right, and they may still be of two plans or two models.
+        report.add("receipt", ["there is none: the last run into this folder did not come to its end"], "")
+
+
+def _was_left(output: Path) -> bool:
+    """A run of ours has worked here, and it is not the one that asks: that one is building `verify`."""
+    home = output / HOME_NAME
+    return (home / STATE_NAME).exists() and not (home / "verify.partial").exists()
 
 
 def made_by(output: Path) -> str:
