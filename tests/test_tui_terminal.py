@@ -32,7 +32,9 @@ def left_of(workers: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def test_a_run_survives_every_size_of_its_window(tmp_path: Path) -> None:
-    terminal, _ = compiling(tmp_path)
+    terminal, workers = compiling(tmp_path)
+    for worker in workers:  # the run stands still, or it may be over before the last size
+        worker.suspend()
     for columns, rows, part in (
         (40, 12, "Log"),
         (20, 6, "Log"),
@@ -41,6 +43,8 @@ def test_a_run_survives_every_size_of_its_window(tmp_path: Path) -> None:
     ):
         terminal.resize(columns, rows)
         terminal.wait_for(part)
+    for worker in workers:
+        worker.resume()
     terminal.wait_for("Exported in")
     terminal.wait_for("checks passed")
     assert (tmp_path / "mlc-demo" / "export-receipt.json").is_file()
