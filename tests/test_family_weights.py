@@ -31,7 +31,7 @@ ODD: dict[str, Config] = {
 } | {
     name: {
         "vocab_size": 131,
-        "hidden_size": 45,
+        "hidden_size": 72,  # of a head of 24 a quarter and a half can be rotated in pairs
         "intermediate_size": 53,
         "num_hidden_layers": 1,
         "num_attention_heads": 3,
@@ -39,7 +39,7 @@ ODD: dict[str, Config] = {
     for name in ("gpt_neox", "olmo2", "phi", "phi3", "stablelm")
 }
 ODD |= {
-    name: ODD["phi"] | {"num_attention_heads": 1, "head_dim": 22, "layer_types": None}
+    name: ODD["phi"] | {"hidden_size": 45, "num_attention_heads": 1, "head_dim": 22, "layer_types": None}
     for name in ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen3")
 }
 ODD["qwen2"] = ODD["phi"] | {"num_key_value_heads": 3}
@@ -111,7 +111,7 @@ def parts_of(parameter: Parameter) -> list[int]:
 
 
 # Rows of k for those of q, k and v joined: one key head of three, one of one, three of three.
-QKV = {75: 15, 66: 22, 135: 45}
+QKV = {120: 24, 66: 22, 135: 45, 216: 72}
 
 
 def records(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
