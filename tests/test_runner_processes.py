@@ -18,6 +18,18 @@ from engine.errors import StageError, UsageError
 from engine.events import Output, Progress
 
 
+@pytest.fixture
+def children() -> Callable[[], list[psutil.Process]]:
+    """The processes that a test has started; those of earlier tests, such as a browser, do not count."""
+    older = set(psutil.Process().children())
+
+    def started() -> list[psutil.Process]:
+        mine = [child for child in psutil.Process().children() if child not in older]
+        return mine + [below for child in mine for below in child.children(recursive=True)]
+
+    return started
+
+
 def test_fewer_shards_leave_no_stale_ones(tmp_path: Path, stand_in: Callable[..., StandIn]) -> None:
     plan = plan_for(tmp_path, quantization="q0f16")
     assert ended(finish(plan, backend=stand_in(shards=5))).exit_code == 0
@@ -106,7 +118,9 @@ print("\\x1e" + json.dumps({"check": {"name": "forged", "passed": True}}))
 
 
 @pytest.mark.parametrize("code", [PATIENT, STUBBORN], ids=["patient", "stubborn"])
-def test_cancel_in_a_stage(tmp_path: Path, stand_in: Callable[..., StandIn], code: str) -> None:
+def test_cancel_in_a_stage(
+    tmp_path: Path, stand_in: Callable[..., StandIn], children: Callable[[], list[psutil.Process]], code: str
+) -> None:
     plan, cancel = plan_for(tmp_path), threading.Event()
     half = "open(sys.argv[1] + '/mlc-chat-config.json', 'w').write('half')\n"
     events = []
@@ -116,7 +130,7 @@ def test_cancel_in_a_stage(tmp_path: Path, stand_in: Callable[..., StandIn], cod
             cancel.set()
     assert failure(events).outcome == "cancelled"
     assert (ended(events).outcome, ended(events).exit_code) == ("cancelled", 130)
-    assert not psutil.Process().children(recursive=True)
+    assert not children()
     assert not (plan.output / "mlc-chat-config.json").exists()
     assert not list((plan.output / ".mlc-wizard").glob("*.partial"))
     assert outcomes(finish(plan, backend=stand_in()))["convert_weight"] == "skipped"
@@ -131,15 +145,15 @@ def test_cancel_before_anything(tmp_path: Path, stand_in: Callable[..., StandIn]
 
 
 def test_closing_the_generator_leaves_nothing_and_frees_the_folder(
-    tmp_path: Path, stand_in: Callable[..., StandIn]
+    tmp_path: Path, stand_in: Callable[..., StandIn], children: Callable[[], list[psutil.Process]]
 ) -> None:
     plan = plan_for(tmp_path)
     with contextlib.closing(
         runner.run(plan, threading.Event(), backend=stand_in(convert_weight=PATIENT))
     ) as events:
         next(event for event in events if is_ready(event))
-        assert psutil.Process().children(recursive=True)
-    assert not psutil.Process().children(recursive=True)
+        assert children()
+    assert not children()
     assert ended(finish(plan, backend=stand_in())).exit_code == 0
 
 
