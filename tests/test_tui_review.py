@@ -19,11 +19,12 @@ __all__ = ["home"]
 
 async def test_the_review_shows_and_copies_the_very_commands() -> None:
     app = wizard_at("review", draft())
-    async with app.run_test(size=(400, 60)) as pilot:
+    async with app.run_test(size=(200, 60)) as pilot:
         await settled(pilot)
         expected = [shell_line(c.argv) for c in prepare(app.draft.plan()).commands()]
+        shown = "".join(told(app, "#commands").split())  # lines break as the width wants it
         for line in expected:
-            assert line in screen_text(app)
+            assert "".join(line.split()) in shown
         await pilot.press("c")
         assert app.clipboard.splitlines() == expected
         assert isinstance(app.screen, ReviewScreen)
