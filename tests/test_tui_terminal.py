@@ -46,6 +46,7 @@ def test_a_run_survives_every_size_of_its_window(tmp_path: Path) -> None:
     for worker in workers:
         worker.resume()
     terminal.wait_for("Exported in")
+    terminal.resize(80, 40)  # with a long path the checks lie below 24 rows
     terminal.wait_for("checks passed")
     assert (tmp_path / "mlc-demo" / "export-receipt.json").is_file()
     assert terminal.leave(CTRL_Q) == 0
